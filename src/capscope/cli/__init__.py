@@ -1,0 +1,76 @@
+"""The command line: one command per workflow step, each in a module of its own.
+
+Modules are imported only when their command runs, so that ``capscope --help`` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+import click
+
+from capscope import __version__
+from capscope.errors import CapscopeError
+
+COMMANDS = {
+    "caption": "Caption your own image with a trained run.",
+    "explain": "Caption your own image and show which part of it made each word.",
+    "data": "Prepare a data set: draw scenes, or check a Karpathy JSON and its images.",
+    "backbone": "Train the small grid network on scenes.",
+    "features": "Extract visual features into a feature store.",
+    "vocabulary": "Build the vocabulary and encode the references.",
+    "train": "Train a captioner; resumes by itself after an interruption.",
+    "decode": "Caption a split with a trained run.",
+    "evaluate": "Score generated captions against the references.",
+    "relevance": "Explain the captions of a split and store the relevance.",
+    "benchmark": "Measure how good explanations are.",
+    "report": "Collect the results into tables and one self-contained page.",
+}
+
+
+class LazyGroup(click.Group):
+    """A command group that imports ``capscope.cli.<name>`` when <name> is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"capscope.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands from `COMMANDS` without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def capscope() -> None:
+    """Train image captioners, explain every word they say, measure the explanations.
+
+    \b
+    Try it:              make demo
+    Your own image:      capscope explain photo.jpg
+    The whole workflow:  snakemake --cores 8 all
+    """
+
+
+def main() -> None:
+    """Run the command line; a user's error is one message and exit status 2."""
+    try:
+        capscope(standalone_mode=False)
+    except CapscopeError as error:
+        click.echo(f"capscope: error: {error}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("capscope: interrupted", err=True)
+        sys.exit(130)

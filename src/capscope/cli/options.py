@@ -1,0 +1,34 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def params_options(function: Function) -> Function:
+    """Add ``--params FILE`` (repeatable) and ``--set KEY=VALUE`` (repeatable)."""
+    function = click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change one parameter, such as --set decoding.beam=5.",
+    )(function)
+    return click.option(
+        "--params",
+        "params_files",
+        multiple=True,
+        type=FILE,
+        default=[Path("params.yaml")],
+        show_default="params.yaml",
+        help="Parameter file; later ones are laid over earlier ones.",
+    )(function)

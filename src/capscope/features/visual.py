@@ -1,0 +1,37 @@
+"""Visual features, as every captioner takes them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Features(NamedTuple):
+    """What a captioner sees of a batch of B images.
+
+    Attributes
+    ----------
+    cells : Tensor (B, N, D)
+        Grid cells in row-major order, or regions.
+    boxes : Tensor (B, N, 4) or None
+        Geometry of each cell or region: x0, y0, x1, y1 in [0, 1] of width and height.
+    valid : Tensor (B, N) bool or None
+        False where `cells` is padding; None means that all are valid.
+    segments : Tensor (B, M, S) or None
+        A second visual flow (segmentation features).
+    """
+
+    cells: Tensor
+    boxes: Tensor | None = None
+    valid: Tensor | None = None
+    segments: Tensor | None = None
+
+    def select(self, rows: Tensor | slice) -> Features:
+        """Return the features of some images of the batch."""
+        return Features(*(None if field is None else field[rows] for field in self))
+
+    def to(self, device: torch.device | str) -> Features:
+        """Return the features on `device`."""
+        return Features(*(None if field is None else field.to(device) for field in self))

@@ -1,0 +1,90 @@
+"""Parameters: one file, named overlays, one schema."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from capscope.errors import CapscopeError
+
+Params = dict[str, Any]
+
+
+@cache
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of ``params.yaml``."""
+    text = resources.files("capscope").joinpath("params.schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Params:
+    """Read parameter files in order, later ones over earlier ones, then ``key.sub=value``.
+
+    Raises `CapscopeError` naming the file, or the key and what is allowed there.
+    """
+    merged: Params = {}
+    for path in paths:
+        try:
+            loaded = yaml.safe_load(path.read_text("utf-8"))
+        except OSError as error:
+            raise CapscopeError(f"cannot read parameters {path}: {error.strerror}") from error
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise CapscopeError(f"{path} is not valid YAML: {error}") from error
+        if not isinstance(loaded, dict):
+            raise CapscopeError(f"{path} holds no parameters (expected a mapping)")
+        merged = merge(merged, loaded)
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise CapscopeError(f"--set {assignment!r}: expected KEY=VALUE, such as seeds=[1,2]")
+        nested: Any = yaml.safe_load(value)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        merged = merge(merged, nested)
+    validate(merged)
+    return merged
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Params:
+    """Lay `over` over `base`; mappings merge key by key, everything else is replaced."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def validate(params: Mapping[str, Any]) -> None:
+    """Check `params` against the schema; the error names every wrong key or value."""
+    import jsonschema
+
+    validator = jsonschema.Draft202012Validator(schema())
+    problems = [
+        f"  {'.'.join(map(str, error.absolute_path)) or '(top)'}: {error.message}"
+        for error in sorted(validator.iter_errors(params), key=lambda e: list(map(str, e.path)))
+    ]
+    if problems:
+        raise CapscopeError("params: wrong key or value\n" + "\n".join(problems))
+
+
+def expand_path(text: str) -> Path:
+    """Expand ``~`` and ``${NAME}`` or ``${NAME:-default}`` in a path parameter."""
+
+    def replace(match: re.Match[str]) -> str:
+        name, default = match.group(1), match.group(2)
+        value = os.environ.get(name, default)
+        if value is None:
+            raise CapscopeError(f"path {text!r}: set the environment variable {name}")
+        return value
+
+    return Path(re.sub(r"\$\{(\w+)(?::-([^}]*))?\}", replace, text)).expanduser()
