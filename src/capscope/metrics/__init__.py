@@ -1,0 +1,1 @@
+"""Caption metrics: what a caption is worth against references, objects and other captions."""
