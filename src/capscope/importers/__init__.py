@@ -1,0 +1,1 @@
+"""The original authors' checkpoints, features and vocabularies."""

@@ -1,0 +1,1 @@
+"""Layers that several captioners share, written in relevance operations."""

@@ -1,0 +1,1 @@
+"""The relevance engine: operations that know, in backward, a rule instead of a derivative."""

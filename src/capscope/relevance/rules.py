@@ -1,0 +1,59 @@
+"""Relevance rules, declared as data: one choice for each kind of operation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Weighting = Literal["epsilon", "derivative"]
+Factor = Literal["constant", "derivative"]
+Activation = Literal["secant", "derivative", "pass"]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What each kind of operation does in backward.
+
+    Relevance is carried as a multiplier m, so that a tensor x has relevance x * m. With z an
+    output and x an input of an operation, the choices are:
+
+    - ``epsilon``: a weighted sum z = sum_i w_i x_i (+ bias) gives m_x = w m_z z / den(z), that is
+      R_i = w_i x_i R_z / den(z) with den(z) = z + epsilon sign(z), and epsilon where z is 0.
+      The bias and epsilon absorb their share.
+    - ``derivative``: ordinary back-propagation.
+    - ``constant``: the factor (gate, attention weight) gets no relevance; the other operand of the
+      product gets all of it.
+    - ``secant``: an activation a(z) gives m_z = m_a a(z) / z: relevance passes unchanged.
+    - ``pass``: m_z = m_a, as if the activation were not there.
+
+    Attributes
+    ----------
+    linear, addition, mean, context : Weighting
+        Linear layers; sums of tensors; means over visual features; attention-weighted sums.
+    gate, sentinel, attention : Factor
+        LSTM gates; the sentinel gate; attention weights.
+    activation, rectifier : Activation
+        Smooth activations inside the decoder; rectifiers of visual projections.
+    times_input : bool
+        True: the result is relevance x * m. False: it is m itself (gradients).
+    epsilon : float
+        The stabiliser, in units of the pre-activations.
+    cuts : frozenset of str
+        Named connections of a captioner that carry nothing back (published omissions).
+
+    Sources: Bach et al. 2015 (epsilon rule), Arras et al. 2017 (gates as constants), Sun et al.
+    2022 (captioners).
+    """
+
+    linear: Weighting = "epsilon"
+    addition: Weighting = "epsilon"
+    mean: Weighting = "epsilon"
+    context: Weighting = "epsilon"
+    gate: Factor = "constant"
+    sentinel: Factor = "constant"
+    attention: Factor = "constant"
+    activation: Activation = "secant"
+    rectifier: Activation = "secant"
+    times_input: bool = True
+    epsilon: float = 0.01
+    cuts: frozenset[str] = field(default_factory=frozenset)
