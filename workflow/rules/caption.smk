@@ -1,0 +1,54 @@
+rule decode:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        features=features_of,
+        run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
+    output:
+        "results/{dataset}/runs/{system}/{stage}/seed{seed}/decoded/{split}.json",
+    log:
+        "results/{dataset}/logs/decode/{system}-{stage}-seed{seed}-{split}.log",
+    benchmark:
+        "results/{dataset}/logs/decode/{system}-{stage}-seed{seed}-{split}.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        data=subpath(input.data, parent=True),
+        features=subpath(input.features, parent=True),
+        run=subpath(input.run, parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=config["decoding"],
+    shell:
+        "capscope decode --params {params.file} --run {params.run} --data {params.data}"
+        " --features {params.features} --split {wildcards.split} --out {output} > {log} 2>&1"
+
+
+# All runs at once: one start of the METEOR process serves them all.
+rule evaluate:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        decoded=expand("{run}/decoded/{split}.json", run=RUNS, split=SPLITS),
+    output:
+        table="results/{dataset}/scores/captions.csv",
+        images="results/{dataset}/scores/per_image.csv",
+    log:
+        "results/{dataset}/logs/evaluate.log",
+    benchmark:
+        "results/{dataset}/logs/evaluate.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        data=subpath(input.data, parent=True),
+        runs=expand("--run {run}", run=RUNS),
+        out=subpath(output.table, parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=config["metrics"],
+    shell:
+        "capscope evaluate --params {params.file} --data {params.data} {params.runs}"
+        " --out {params.out} > {log} 2>&1"

@@ -1,0 +1,101 @@
+"""What the rules share: names derived from the parameters, the lock, and the jobs' environment."""
+
+import fcntl
+import sys
+from pathlib import Path
+
+from capscope.errors import CapscopeError
+from capscope.files import read_json, write_json
+from capscope.params import expand_path, validate
+
+try:
+    validate(config)
+except CapscopeError as error:
+    raise WorkflowError(str(error)) from None
+
+DATASET = config["dataset"]["name"]
+READER = config["dataset"]["reader"]
+SPLITS = config["dataset"]["evaluate"]
+GRID = config["features"]["grid"]
+METHODS = config["explanations"]["explainers"] + config["explanations"]["controls"]
+SYSTEMS = config["systems"]
+RUNS = [
+    f"results/{DATASET}/runs/{system}/{stage}/seed{seed}"
+    for system, settings in SYSTEMS.items()
+    for stage in settings["stages"]
+    for seed in config["seeds"]
+]
+
+DATA_SETTINGS = {
+    "reader": READER,
+    "source": config["dataset"][READER],
+    "on_unreadable": config["dataset"]["on_unreadable"],
+}
+# Files from outside that a change of must be noticed; downloads and drawn scenes have none.
+KARPATHY = [config["dataset"]["karpathy"][key] for key in ("annotations", "instances")]
+SOURCES = [str(expand_path(path)) for path in KARPATHY if path and READER == "karpathy"]
+TRAINED = GRID["weights"] == "trained"
+WEIGHTS = [] if GRID["weights"] in ("trained", "download") else [str(expand_path(GRID["weights"]))]
+
+# Masks tell where an object is; only drawn scenes can be drawn again without it.
+MASKED = READER == "scenes" or config["dataset"]["karpathy"]["instances"] is not None
+MEASURES = ["conservation"]
+MEASURES += ["ground_truth"] if MASKED else []
+MEASURES += ["removal"] if READER == "scenes" and config["benchmarks"]["removal_images"] else []
+
+DATA = [f"results/{DATASET}/data/manifest.json"]
+FEATURES = [
+    f"results/{DATASET}/features/{kind}/manifest.json"
+    for kind in sorted({settings["features"] for settings in SYSTEMS.values()})
+]
+VOCABULARIES = [f"results/{DATASET}/vocabulary/{system}/manifest.json" for system in SYSTEMS]
+CAPTIONS = [f"{run}/decoded/{split}.json" for run in RUNS for split in SPLITS]
+SCORES = [f"results/{DATASET}/scores/captions.csv"]
+BENCHMARKS = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
+REPORT = [f"results/{DATASET}/report/index.html"]
+PUBLISHED = sorted(str(path) for path in Path("results/published").glob("*.csv"))
+
+# Which methods there are, and of which images, is in the paths; the rest decides what they say.
+EXPLAINING = {
+    key: value
+    for key, value in config["explanations"].items()
+    if key not in ("explainers", "controls")
+}
+
+# Jobs find the capscope command beside the interpreter even where its environment is not
+# activated. glibc returns large blocks to the system at once by default; PyTorch asks for them
+# again in the next step, and clearing the pages costs up to half of the time.
+shell.prefix(
+    "set -euo pipefail; "
+    f"export PATH=$PATH:{Path(sys.executable).parent} "
+    "MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=10000000000; "
+)
+
+
+def take_lock():
+    """Hold `.snakemake/capscope.lock` until this process ends, however it ends.
+
+    The profile switches Snakemake's own lock off: it outlives a killed process and then asks for
+    `--unlock`; this one the kernel lets go.
+    """
+    global LOCK
+    path = Path(".snakemake/capscope.lock")
+    path.parent.mkdir(exist_ok=True)
+    LOCK = path.open("a")
+    try:
+        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError("another snakemake is at work in this folder: wait for it") from None
+
+
+def write_params():
+    """Write the merged parameters for the jobs; an unchanged file is left alone."""
+    path = Path(f"results/{DATASET}/params.json")
+    if not path.exists() or read_json(path) != config:
+        write_json(path, config)
+
+
+def features_of(wildcards):
+    """Return the manifest of the visual features that a system reads."""
+    kind = SYSTEMS[wildcards.system]["features"]
+    return f"results/{wildcards.dataset}/features/{kind}/manifest.json"

@@ -1,0 +1,41 @@
+rule prepare_data:
+    input:
+        SOURCES,
+    output:
+        "results/{dataset}/data/manifest.json",
+    log:
+        "results/{dataset}/logs/data.log",
+    benchmark:
+        "results/{dataset}/logs/data.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    threads: 2
+    resources:
+        runtime=60,
+    params:
+        out=subpath(output[0], parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=DATA_SETTINGS,
+    shell:
+        "capscope data --params {params.file} --out {params.out} > {log} 2>&1"
+
+
+rule build_vocabulary:
+    input:
+        data="results/{dataset}/data/manifest.json",
+    output:
+        "results/{dataset}/vocabulary/{system}/manifest.json",
+    log:
+        "results/{dataset}/logs/vocabulary/{system}.log",
+    benchmark:
+        "results/{dataset}/logs/vocabulary/{system}.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    params:
+        data=subpath(input.data, parent=True),
+        out=subpath(output[0], parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=lookup(dpath="systems/{system}/vocabulary", within=config),
+    shell:
+        "capscope vocabulary --params {params.file} --system {wildcards.system}"
+        " --data {params.data} --out {params.out} > {log} 2>&1"

@@ -1,0 +1,63 @@
+rule relevance:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        features=features_of,
+        run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
+        decoded="results/{dataset}/runs/{system}/{stage}/seed{seed}/decoded/{split}.json",
+    output:
+        "results/{dataset}/runs/{system}/{stage}/seed{seed}/relevance/"
+        "{explainer}/{split}/manifest.json",
+    log:
+        "results/{dataset}/logs/relevance/{system}-{stage}-seed{seed}-{explainer}-{split}.log",
+    benchmark:
+        "results/{dataset}/logs/relevance/{system}-{stage}-seed{seed}-{explainer}-{split}.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        data=subpath(input.data, parent=True),
+        features=subpath(input.features, parent=True),
+        run=subpath(input.run, parent=True),
+        backbone=f"--backbone results/{DATASET}/backbone" if TRAINED else "",
+        out=subpath(output[0], parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=EXPLAINING,
+    shell:
+        "capscope relevance --params {params.file} --run {params.run} --data {params.data}"
+        " --features {params.features} {params.backbone} --split {wildcards.split}"
+        " --explainer {wildcards.explainer} --out {params.out} > {log} 2>&1"
+
+
+rule measure:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        features=features_of,
+        run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
+        relevance=expand(
+            "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/relevance/"
+            "{explainer}/{split}/manifest.json",
+            explainer=METHODS,
+            split=SPLITS,
+        ),
+    output:
+        "results/{dataset}/runs/{system}/{stage}/seed{seed}/benchmarks/{measure}.csv",
+    log:
+        "results/{dataset}/logs/benchmarks/{system}-{stage}-seed{seed}-{measure}.log",
+    benchmark:
+        "results/{dataset}/logs/benchmarks/{system}-{stage}-seed{seed}-{measure}.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        data=subpath(input.data, parent=True),
+        features=subpath(input.features, parent=True),
+        run=subpath(input.run, parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=config["benchmarks"],
+    shell:
+        "capscope benchmark {wildcards.measure} --params {params.file} --run {params.run}"
+        " --data {params.data} --features {params.features} --out {output} > {log} 2>&1"

@@ -1,0 +1,53 @@
+rule train_backbone:
+    input:
+        data="results/{dataset}/data/manifest.json",
+    output:
+        "results/{dataset}/backbone/manifest.json",
+    log:
+        "results/{dataset}/logs/backbone.log",
+    benchmark:
+        "results/{dataset}/logs/backbone.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        data=subpath(input.data, parent=True),
+        out=subpath(output[0], parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=[config["backbone"], GRID["image_size"]],
+    shell:
+        "capscope backbone --params {params.file}"
+        " --data {params.data} --out {params.out} > {log} 2>&1"
+
+
+rule extract_grid:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        backbone=["results/{dataset}/backbone/manifest.json"] if TRAINED else [],
+        weights=WEIGHTS,
+    output:
+        "results/{dataset}/features/grid/manifest.json",
+    log:
+        "results/{dataset}/logs/features/grid.log",
+    benchmark:
+        "results/{dataset}/logs/features/grid.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        data=subpath(input.data, parent=True),
+        backbone=f"--backbone results/{DATASET}/backbone" if TRAINED else "",
+        out=subpath(output[0], parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=[GRID, config["dataset"]["on_unreadable"]],
+    shell:
+        "capscope features --params {params.file} --kind grid"
+        " --data {params.data} {params.backbone} --out {params.out} > {log} 2>&1"

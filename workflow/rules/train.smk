@@ -1,0 +1,32 @@
+rule train_captioner:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        vocabulary="results/{dataset}/vocabulary/{system}/manifest.json",
+        features=features_of,
+    output:
+        "results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
+    log:
+        "results/{dataset}/logs/train/{system}-{stage}-seed{seed}.log",
+    benchmark:
+        "results/{dataset}/logs/train/{system}-{stage}-seed{seed}.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=600,
+    params:
+        data=subpath(input.data, parent=True),
+        vocabulary=subpath(input.vocabulary, parent=True),
+        features=subpath(input.features, parent=True),
+        out=subpath(output[0], parent=True),
+        file=f"results/{DATASET}/params.json",
+        captioner=lookup(dpath="systems/{system}/captioner", within=config),
+        model=lookup(dpath="systems/{system}/model", within=config),
+        recipe=lookup(dpath="systems/{system}/{stage}", within=config),
+    shell:
+        "capscope train --params {params.file} --system {wildcards.system}"
+        " --stage {wildcards.stage} --seed {wildcards.seed} --data {params.data}"
+        " --vocabulary {params.vocabulary} --features {params.features}"
+        " --out {params.out} > {log} 2>&1"
