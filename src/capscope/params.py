@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from capscope.errors import CapscopeError
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 Params = dict[str, Any]
 
@@ -46,7 +50,10 @@ def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Param
         key, equals, value = assignment.partition("=")
         if not equals:
             raise CapscopeError(f"--set {assignment!r}: expected KEY=VALUE, such as seeds=[1,2]")
-        nested: Any = yaml.safe_load(value)
+        try:
+            nested: Any = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise CapscopeError(f"--set {assignment!r}: the value is not valid YAML") from error
         for part in reversed(key.split(".")):
             nested = {part: nested}
         merged = merge(merged, nested)
@@ -69,12 +76,30 @@ def validate(params: Mapping[str, Any]) -> None:
     import jsonschema
 
     validator = jsonschema.Draft202012Validator(schema())
-    problems = [
-        f"  {'.'.join(map(str, error.absolute_path)) or '(top)'}: {error.message}"
-        for error in sorted(validator.iter_errors(params), key=lambda e: list(map(str, e.path)))
-    ]
+    problems = [line for error in validator.iter_errors(params) for line in _explain(error)]
     if problems:
-        raise CapscopeError("params: wrong key or value\n" + "\n".join(problems))
+        raise CapscopeError("wrong parameters:\n" + "\n".join(sorted(set(problems))))
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    """Say in one line each what is wrong where, and what the schema has to say about it."""
+    place = [str(part) for part in error.absolute_path]
+    rule: Any = error.schema
+    value: Any = error.instance
+    if error.validator == "additionalProperties":
+        known = list(rule["properties"])
+        for key in map(str, value):
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                yield f"  {'.'.join([*place, key])}: unknown key; {hint}"
+        return
+    text = error.message
+    if isinstance(value, str) and rule.get("type") == "number":
+        text += " (YAML reads 1e-3 as text: write 1.0e-3)"
+    if "description" in rule:
+        text += f". {rule['description']}"
+    yield f"  {'.'.join(place) or '(top)'}: {text}"
 
 
 def expand_path(text: str) -> Path:

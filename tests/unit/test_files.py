@@ -1,0 +1,174 @@
+"""Files are whole or absent, and a manifest tells what belongs to a product."""
+
+import errno
+import hashlib
+import json
+
+import pytest
+
+from capscope.errors import CapscopeError
+from capscope.files import (
+    MANIFEST,
+    atomic_path,
+    digest,
+    read_json,
+    read_manifest,
+    sha256_of,
+    write_json,
+    write_manifest,
+    write_text,
+)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_only_when_it_is_finished(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+    assert path.read_text() == "half"
+    assert names(path.parent) == ["a.txt"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, failure):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def write():
+        with atomic_path(path) as temporary:
+            temporary.write_text("new")
+            raise failure
+
+    with pytest.raises(failure):
+        write()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_full_or_closed_disk_is_an_error_that_names_the_file(tmp_path, code):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def write():
+        with atomic_path(path) as temporary:
+            temporary.write_text("ne")
+            raise OSError(code, "no")
+
+    with pytest.raises(CapscopeError, match=r"cannot write .*a\.txt"):
+        write()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_other_failures_of_the_system_keep_their_traceback(tmp_path):
+    with pytest.raises(IsADirectoryError), atomic_path(tmp_path / "a.txt"):
+        raise IsADirectoryError
+
+
+def test_json_round_trips_and_refuses_nan(tmp_path):
+    value = {"b": [1, 2.5, None], "a": "grüße \u2028"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert names(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b'{"a": 1} x'])
+def test_broken_json_is_an_error_that_names_the_file(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(CapscopeError, match=r"a\.json is not valid JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_missing_json_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(CapscopeError, match=r"a\.json does not exist"):
+        read_json(tmp_path / "a.json")
+
+
+def test_hashes_agree_with_hashlib(tmp_path):
+    content = bytes(range(256)) * 5000
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_the_digest_of_a_value_ignores_the_order_of_its_keys():
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert digest([1, 2]) != digest([2, 1])
+
+
+@pytest.fixture
+def product(tmp_path):
+    folder = tmp_path / "product"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "state").mkdir()
+    (folder / "a.bin").write_bytes(b"12345")
+    (folder / "sub" / "b.bin").write_bytes(b"678")
+    (folder / "state" / "c.bin").write_bytes(b"in progress")
+    (folder / ".a.bin.x.part").write_bytes(b"left over")
+    write_text(tmp_path / "input.json", "{}")
+    write_manifest(
+        folder, "toy", params={"x": 1}, inputs={"data": tmp_path / "input.json"}, images=2
+    )
+    return folder
+
+
+def test_a_manifest_lists_the_finished_files_and_what_made_them(product):
+    manifest = read_manifest(product, "toy", check_hashes=True)
+    assert set(manifest["files"]) == {"a.bin", "sub/b.bin"}
+    assert manifest["files"]["a.bin"] == {
+        "bytes": 5,
+        "sha256": hashlib.sha256(b"12345").hexdigest(),
+    }
+    assert manifest["images"] == 2
+    assert manifest["params_sha256"] == digest({"x": 1})
+    assert manifest["inputs"]["data"] == hashlib.sha256(b"{}").hexdigest()
+    assert manifest["software"]["capscope"]
+
+
+def test_writing_a_manifest_again_gives_the_same_bytes(product):
+    before = (product / MANIFEST).read_bytes()
+    manifest = json.loads(before)
+    write_manifest(
+        product,
+        "toy",
+        params={"x": 1},
+        inputs={"data": product.parent / "input.json"},
+        images=manifest["images"],
+    )
+    assert (product / MANIFEST).read_bytes() == before
+
+
+def test_an_unfinished_folder_is_refused(tmp_path):
+    with pytest.raises(CapscopeError, match=r"is not a finished toy folder"):
+        read_manifest(tmp_path, "toy")
+
+
+def test_a_folder_of_another_kind_is_refused(product):
+    with pytest.raises(CapscopeError, match="holds 'toy', expected 'run'"):
+        read_manifest(product, "run")
+
+
+def test_a_missing_file_is_found(product):
+    (product / "a.bin").unlink()
+    with pytest.raises(CapscopeError, match=r"a\.bin is listed in .* but missing"):
+        read_manifest(product, "toy")
+
+
+def test_a_truncated_file_is_found(product):
+    (product / "a.bin").write_bytes(b"1234")
+    with pytest.raises(CapscopeError, match=r"a\.bin has 4 bytes, .* says 5"):
+        read_manifest(product, "toy")
+
+
+def test_a_flipped_byte_is_found_on_demand(product):
+    (product / "a.bin").write_bytes(b"12346")
+    read_manifest(product, "toy")
+    with pytest.raises(CapscopeError, match=r"a\.bin differs from its hash"):
+        read_manifest(product, "toy", check_hashes=True)
