@@ -16,11 +16,10 @@ from capscope.models.captioner import Captioner, Hidden, Memory, State, Step
 from capscope.models.layers.attention import AdaptiveAttention
 from capscope.models.layers.recurrent import LSTM
 from capscope.relevance import operations as ops
+from capscope.relevance.rules import H1_RECURRENCE
 
 PREVIOUS, GLOBAL, WORD = range(3)  # inputs of the attention LSTM
 CONTEXT, BELOW = range(2)  # inputs of the language LSTM
-RECURRENT_CUT = "gridtd.h1"
-"""Name of the connection h1(t-1) -> attention LSTM(t), which published explainers drop."""
 
 
 class Moment(NamedTuple):
@@ -110,7 +109,7 @@ class GridTD(Captioner):
     ) -> Moment:
         """Take one step with projected words (B, K, 5H)."""
         projected = words + memory["global"] + self.attention_lstm.project(PREVIOUS, state["h2"])
-        h1 = ops.cut(state["h1"], RECURRENT_CUT)
+        h1 = ops.cut(state["h1"], H1_RECURRENCE)
         below = self.attention_lstm(projected, h1, state["c1"], late_sentinel)
         attended = self.attention(
             below.h, below.sentinel, memory["values"], memory["keys"], memory.get("valid")

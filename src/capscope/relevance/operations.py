@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from capscope.relevance.rules import Rules, Weighting
+from capscope.relevance.rules import Rules
 
+Sum = Literal["linear", "addition", "mean", "context"]
 Function = Callable[[Tensor], Tensor]
 
 
@@ -87,14 +88,20 @@ def denominator(z: Tensor, epsilon: float) -> Tensor:
     return z + torch.where(z < 0, -epsilon, epsilon)
 
 
-def stabilise(z: Tensor, kind: Literal["linear", "addition", "mean", "context"]) -> Tensor:
-    """Finish a weighted sum: `z` itself, whose multiplier is scaled by z / den(z) (epsilon)."""
+def weighting_ratio(z: Tensor, kind: Sum, rules: Rules) -> Tensor | None:
+    """Return z / den(z), by which the multiplier of a weighted sum is scaled; None if by 1."""
+    if getattr(rules, kind) == "derivative":
+        return None
+    return z / denominator(z, rules.epsilon)
+
+
+def stabilise(z: Tensor, kind: Sum) -> Tensor:
+    """Finish a weighted sum: `z` itself, with its rule attached."""
     record = _current.get()
     if record is not None and z.requires_grad:
-        choice: Weighting = getattr(record.rules, kind)
-        if choice == "epsilon":
-            value = z.detach()
-            z.register_hook((value / denominator(value, record.rules.epsilon)).mul)
+        ratio = weighting_ratio(z.detach(), kind, record.rules)
+        if ratio is not None:
+            z.register_hook(ratio.mul)  # type: ignore[no-untyped-call]
     return z
 
 
@@ -111,7 +118,7 @@ class _Carried(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
-        return gradients[0][..., ctx.rows] @ ctx.weight[ctx.rows], None, None, None
+        return gradients[0][..., ctx.rows].contiguous() @ ctx.weight[ctx.rows], None, None, None
 
 
 class _Activation(torch.autograd.Function):
@@ -208,15 +215,15 @@ def _activation(
 def attend(weights: Tensor, values: Tensor) -> Tensor:
     """Return attention-weighted sums of values: (B, K, N), (B, N, H) -> (B, K, H).
 
-    With constant weights in relevance mode the result is a leaf of the graph: backward collects
-    the multipliers of all steps and spreads them over the values in one product.
+    With constant weights over the memory, in relevance mode, the result is a leaf of the graph:
+    backward collects the multipliers of all steps and spreads them over the values in one product.
     """
     record = _current.get()
     if record is None or record.rules.attention == "derivative":
         return stabilise(weights @ values, "context")
-    with torch.no_grad():
-        result = weights @ values
-    result.requires_grad_()
+    if not any(values is leaf for _, leaf in record.borders):
+        return stabilise(weights.detach() @ values, "context")
+    result = (weights @ values.detach()).requires_grad_()
     record.contexts.append(Context(weights, values, result))
     return result
 

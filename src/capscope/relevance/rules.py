@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Weighting = Literal["epsilon", "derivative"]
@@ -57,3 +57,35 @@ class Rules:
     times_input: bool = True
     epsilon: float = 0.01
     cuts: frozenset[str] = field(default_factory=frozenset)
+
+
+H1_RECURRENCE = "h1 recurrence"
+"""The connection h1(t-1) -> attention LSTM(t) of two-LSTM captioners."""
+
+LRP = Rules()
+"""Layer-wise relevance propagation: epsilon rule, gates and attention weights as constants."""
+LRP_AS_PUBLISHED = replace(LRP, cuts=frozenset({H1_RECURRENCE}))
+"""LRP of Sun et al. 2022 as programmed: it loses what reaches h1 from the next step."""
+GRADIENT = Rules(
+    linear="derivative",
+    addition="derivative",
+    mean="derivative",
+    context="derivative",
+    gate="derivative",
+    sentinel="derivative",
+    attention="derivative",
+    activation="derivative",
+    rectifier="derivative",
+    times_input=False,
+)
+"""The derivative of the logit."""
+GRADIENT_X_INPUT = replace(GRADIENT, times_input=True)
+"""The derivative of the logit times the input."""
+GRADIENT_AS_PUBLISHED = replace(
+    GRADIENT,
+    sentinel="constant",
+    attention="constant",
+    rectifier="pass",
+    cuts=frozenset({H1_RECURRENCE}),
+)
+"""The gradient family of Sun et al. 2022: constant attention, rectifiers ignored, h1 cut."""
