@@ -1,0 +1,234 @@
+"""Grid features: a convolutional network cut before its classifier, cell by cell."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as Pillow
+from torch import Tensor, nn
+
+from capscope.data.images import preprocess
+from capscope.errors import CapscopeError
+from capscope.features.weights import download_weights, load_weights, read_state
+from capscope.files import atomic_path, read_json, write_json
+
+EXTRACTOR_FILE = "extractor.json"
+WEIGHTS_FILE = "extractor.safetensors"
+
+
+class GridExtractor(nn.Module):
+    """Turns images into grid cells.
+
+    The network is plain (image -> maps); scale and position channels come after it, so that
+    image-level relevance sees nothing but a convolutional network.
+
+    Attributes
+    ----------
+    network : nn.Module
+        (B, 3, S, S) -> (B, C, h, w); convolutions, rectifiers that are not in place, pooling.
+    grid : (h, w)
+    channels, dim : int
+        C, and C plus the position channels.
+    """
+
+    network: nn.Module
+    coordinates: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        network: nn.Module,
+        image_size: int,
+        *,
+        layer: str,
+        scale: float = 1.0,
+        positions: int = 0,
+        config: Mapping[str, Any] = {},
+    ) -> None:
+        super().__init__()
+        if positions % 2:
+            raise ValueError(f"positions = {positions} must be even: half for each axis")
+        self.name, self.image_size, self.layer = name, image_size, layer
+        self.scale, self.positions, self.config = scale, positions, dict(config)
+        self.network = network.eval().requires_grad_(False)
+        for module in network.modules():
+            if isinstance(module, nn.ReLU):
+                module.inplace = False
+        self.channels, height, width = _output_shape(network, image_size)
+        self.grid = (height, width)
+        self.dim = self.channels + positions
+        coordinates = position_channels(self.grid, positions)
+        self.register_buffer("coordinates", coordinates, persistent=False)
+
+    def preprocess(self, image: Pillow.Image) -> Tensor:
+        """Return an RGB image as the network takes it: (3, S, S)."""
+        return preprocess(image, self.image_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the cells (B, h*w, dim) of preprocessed images (B, 3, S, S)."""
+        cells: Tensor = self.network(images).flatten(2).transpose(1, 2) * self.scale
+        if self.positions:
+            cells = torch.cat([cells, self.coordinates.expand(len(cells), -1, -1)], -1)
+        return cells
+
+    def to_maps(self, cells: Tensor) -> Tensor:
+        """Lay values of cells (..., h*w, dim) out as the network's maps (..., C, h, w).
+
+        Position channels are left out. Relevance passes as it is (a factor keeps relevance); a
+        gradient must be multiplied by `scale` besides.
+        """
+        maps = cells[..., : self.channels].transpose(-1, -2)
+        return maps.reshape(*maps.shape[:-1], *self.grid)
+
+    def spec(self) -> dict[str, Any]:
+        """Return what identifies the features, as JSON; `load` rebuilds the extractor from it."""
+        return {
+            "network": self.name,
+            "layer": self.layer,
+            "image_size": self.image_size,
+            "grid": list(self.grid),
+            "weights_sha256": weights_sha256(self.network),
+            "scale": self.scale,
+            "positions": self.positions,
+            "config": self.config,
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write ``extractor.json`` and ``extractor.safetensors``."""
+        from safetensors.torch import save_file
+
+        state = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        with atomic_path(folder / WEIGHTS_FILE) as temporary:
+            save_file(state, temporary)
+        write_json(folder / EXTRACTOR_FILE, self.spec())
+
+    @classmethod
+    def load(cls, folder: Path) -> GridExtractor:
+        """Rebuild the extractor that `save` wrote into a features or run folder."""
+        path = folder / EXTRACTOR_FILE
+        spec = read_json(path)
+        try:
+            extractor = cls(
+                spec["network"],
+                _network(spec["network"], spec["config"]),
+                spec["image_size"],
+                layer=spec["layer"],
+                scale=spec["scale"],
+                positions=spec["positions"],
+                config=spec["config"],
+            )
+            expected = spec["weights_sha256"]
+        except (KeyError, TypeError) as error:
+            raise CapscopeError(f"{path} does not describe a grid extractor: {error}") from error
+        load_weights(extractor.network, read_state(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+        if weights_sha256(extractor.network) != expected:
+            raise CapscopeError(f"{folder / WEIGHTS_FILE} does not belong to {path}")
+        return extractor
+
+
+def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -> GridExtractor:
+    """Build the extractor that the parameters ``features.grid`` name.
+
+    Parameters
+    ----------
+    settings : mapping
+        ``network``, ``weights`` (trained, download, or the path of a state dict), ``image_size``,
+        ``scale`` (a number; ``rms`` is measured later, by `capscope.features.extract`).
+    backbone : Path, optional
+        Folder of the network that ``capscope backbone`` trained, for ``weights: trained``.
+    """
+    from capscope.params import expand_path
+
+    name, weights, size = settings["network"], settings["weights"], settings["image_size"]
+    scale = 1.0 if settings["scale"] == "rms" else float(settings["scale"])
+    if (name == "small") != (weights == "trained"):
+        raise CapscopeError(
+            f"features.grid: network {name!r} with weights {weights!r}; 'trained' goes with "
+            "'small', 'download' or a path with the others"
+        )
+    if name == "small":
+        if backbone is None:
+            raise CapscopeError("features.grid.network is small: give the folder of --backbone")
+        from capscope.features.small import load_small
+
+        network, info = load_small(backbone)
+        return GridExtractor(name, network, size, scale=scale, **info)
+    network = _network(name, {})
+    if weights == "download":
+        load_weights(network, *download_weights(name))
+    else:
+        path = expand_path(weights)
+        load_weights(network, read_state(path), path)
+    return GridExtractor(name, network, size, layer=LAYERS[name], scale=scale)
+
+
+LAYERS = {"vgg16": "conv5_3", "squeezenet1_0": "fire9"}
+"""The last layer of each torchvision network; 14 x 14 x 512 and 13 x 13 x 512 at 224 pixels."""
+
+
+def _network(name: str, config: Mapping[str, Any]) -> nn.Module:
+    """Return a network whose weights are to be loaded."""
+    if name == "small":
+        from capscope.features.small import SmallNetwork
+
+        small: nn.Module = SmallNetwork(**config)
+        return small
+    if name not in LAYERS:
+        raise CapscopeError(f"unknown grid network {name!r}; there are: small, {', '.join(LAYERS)}")
+    import torchvision
+
+    with torch.device("meta"):  # the classifier, most of VGG16, is never made
+        whole = getattr(torchvision.models, name)(weights=None)
+    layers = whole.features[:-1] if name == "vgg16" else whole.features
+    network: nn.Module = layers.to_empty(device="cpu")
+    return network
+
+
+def _output_shape(network: nn.Module, image_size: int) -> tuple[int, int, int]:
+    try:
+        images = torch.empty(1, 3, image_size, image_size, device="meta")
+        shape = copy.deepcopy(network).to("meta")(images).shape
+    except RuntimeError as error:
+        raise CapscopeError(f"features.grid.image_size = {image_size}: {error}") from error
+    return int(shape[1]), int(shape[2]), int(shape[3])
+
+
+def position_channels(grid: tuple[int, int], count: int) -> Tensor:
+    """Return where each cell is: (h*w, count) weights, half of them for columns, half for rows.
+
+    Each half interpolates linearly between evenly spaced stations, so that its weights are
+    not negative and add up to 1; with two stations they are (1 - x, x).
+    """
+    stations = count // 2
+    if not stations:
+        return torch.empty(grid[0] * grid[1], 0)
+    centres = torch.linspace(0, 1, stations) if stations > 1 else torch.zeros(1)
+    spacing = 1 / max(stations - 1, 1)
+    axes = []
+    for cells in grid:
+        places = torch.linspace(0, 1, cells) if cells > 1 else torch.zeros(1)
+        distance = (places[:, None] - centres).abs() / spacing
+        axes.append((1 - distance).clamp_min(0))
+    rows, columns = axes
+    height, width = grid
+    return torch.cat(
+        [
+            columns.expand(height, width, stations).flatten(0, 1),
+            rows[:, None].expand(height, width, stations).flatten(0, 1),
+        ],
+        -1,
+    )
+
+
+def weights_sha256(network: nn.Module) -> str:
+    """Return one hash over names and values of all weights."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        found.update(f"{name} {tuple(tensor.shape)} ".encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
