@@ -13,15 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capscope.metrics.ngrams import (
-    ORDERS,
-    Counts,
-    Integers,
-    NgramIndex,
-    Tokens,
-    expand,
-    pair_keys,
-)
+from capscope.metrics.ngrams import ORDERS, Counts, Integers, ReferenceNgrams, Tokens, expand
 
 Scores = NDArray[np.float64]
 SIGMA = 6.0
@@ -58,17 +50,6 @@ class DocumentFrequencies:
         return cls(counts, len(references))
 
 
-@dataclass(frozen=True)
-class _References:
-    """Tf-idf vectors of all references for one n, one entry per (image, n-gram, reference)."""
-
-    idf: Scores  # of each n-gram, and at the end of those that occur nowhere
-    keys: Integers  # (image, n-gram), sorted
-    reference: Integers
-    weight: Scores
-    norm: Scores  # of each reference
-
-
 class CiderD:
     """CIDEr-D against fixed references, whose tf-idf vectors are computed once.
 
@@ -78,6 +59,11 @@ class CiderD:
         Tokens are strings or word ids; an image needs at least one reference.
     frequencies : DocumentFrequencies, optional
         Default: counted over `references`, as pycocoevalcap does.
+
+    Attributes
+    ----------
+    ngrams : ReferenceNgrams
+        The numbered references, for other metrics to share.
 
     Raises
     ------
@@ -90,39 +76,38 @@ class CiderD:
         references: Sequence[Sequence[Tokens]],
         frequencies: DocumentFrequencies | None = None,
     ) -> None:
-        self._per_image = np.array([len(image) for image in references], np.int64)
-        if not self._per_image.all():
-            raise ValueError("CIDEr-D: every image needs at least one reference")
-        self._first = np.cumsum(self._per_image) - self._per_image
-        captions = [caption for image in references for caption in image]
-        corpus = list(frequencies.counts) if frequencies else []
         images = frequencies.images if frequencies else len(references)
         self._log_images = float(np.log(max(1.0, float(images))))
-        self._index = NgramIndex([*captions, *corpus])
-        image_of = np.repeat(np.arange(len(references)), self._per_image)
-        self._orders = []
-        for order, counts in enumerate(self._index.counts, start=1):
-            entries = counts.up_to(len(captions))
-            keys = pair_keys(image_of[entries.caption], entries.ngram)
-            by_key = np.argsort(keys, kind="stable")
-            keys = keys[by_key]
-            frequency = np.zeros(self._index.sizes[order - 1] + 1)
+        self.ngrams = ReferenceNgrams(references, list(frequencies.counts) if frequencies else [])
+        self._idf: list[Scores] = []  # of each n-gram, and at the end of those that are nowhere
+        self._weight: list[Scores] = []
+        self._norm: list[Scores] = []
+        for order in range(ORDERS):
+            counts, table = self.ngrams.counts[order], self.ngrams.orders[order]
+            size = self.ngrams.index.sizes[order] + 1
             if frequencies:
-                lengths = np.fromiter(map(len, corpus), np.int64, len(corpus))
-                values = np.fromiter(frequencies.counts.values(), np.float64, len(corpus))
-                whole = np.flatnonzero(lengths == order)
-                place = np.searchsorted(counts.caption, len(captions) + whole)
-                frequency[counts.ngram[place]] = values[whole]
+                frequency = self._given(frequencies, order, size)
             else:
-                image_has = entries.ngram[by_key][np.diff(keys, prepend=-1) != 0]
-                frequency += np.bincount(image_has, minlength=len(frequency))
+                frequency = np.bincount(table.ngram, minlength=size).astype(np.float64)
             idf = self._log_images - np.log(np.maximum(1.0, frequency))
-            weight = entries.count * idf[entries.ngram]
-            norm = _norm(entries.caption, weight, len(captions))
-            self._orders.append(
-                _References(idf, keys, entries.caption[by_key], weight[by_key], norm)
+            self._idf.append(idf)
+            self._weight.append(
+                table.count * idf[np.repeat(table.ngram, np.diff(table.start[:-1]))]
             )
-        self._bigrams = _bigrams(self._index.counts, len(captions))
+            self._norm.append(
+                _norm(counts.caption, counts.count * idf[counts.ngram], len(self.ngrams.lengths))
+            )
+
+    def _given(self, frequencies: DocumentFrequencies, order: int, size: int) -> Scores:
+        """Return the given frequency of each numbered n-gram; 0 where none is given."""
+        lengths = np.fromiter(map(len, frequencies.counts), np.int64)
+        values = np.fromiter(frequencies.counts.values(), np.float64)
+        whole = np.flatnonzero(lengths == order + 1)
+        counts = self.ngrams.index.counts[order]
+        place = np.searchsorted(counts.caption, len(self.ngrams.lengths) + whole)
+        frequency = np.zeros(size)
+        frequency[counts.ngram[place]] = values[whole]
+        return frequency
 
     def score(self, captions: Sequence[Tokens], images: Sequence[int] | None = None) -> Scores:
         """Score captions, each against the references of its image.
@@ -141,28 +126,32 @@ class CiderD:
             Scores from 0 to 10.
         """
         image = np.arange(len(captions)) if images is None else np.asarray(images, np.int64)
-        first, per_image = self._first[image], self._per_image[image]
+        return self.score_counts(self.ngrams.index.count(captions), image)
+
+    def score_counts(self, found: Sequence[Counts], image: Integers) -> Scores:
+        """Score captions whose n-grams ``ngrams.index`` has counted already."""
+        first, per_image = self.ngrams.first[image], self.ngrams.per_image[image]
         caption, reference = expand(first, first + per_image)  # all pairs to compare
         pair = np.cumsum(per_image) - per_image - first
         similarity = np.zeros(len(caption))
-        found = self._index.count(captions)
-        for counts, table in zip(found, self._orders, strict=True):
-            weight = counts.count * table.idf[np.minimum(counts.ngram, len(table.idf) - 1)]
-            keys = pair_keys(image[counts.caption], counts.ngram)
-            entry, place = expand(
-                np.searchsorted(table.keys, keys), np.searchsorted(table.keys, keys, "right")
-            )
-            theirs = table.weight[place]
+        for order, counts in enumerate(found):
+            table, idf = self.ngrams.orders[order], self._idf[order]
+            weight = counts.count * idf[np.minimum(counts.ngram, len(idf) - 1)]
+            row = table.find(image[counts.caption], counts.ngram)
+            entry, place = expand(table.start[row], table.start[row + 1])
+            theirs = self._weight[order][place]
             dot = _sums(
                 pair[counts.caption[entry]] + table.reference[place],
                 np.minimum(weight[entry], theirs) * theirs,
                 len(caption),
             )
-            norms = _norm(counts.caption, weight, len(captions))[caption] * table.norm[reference]
+            norm = _norm(counts.caption, weight, len(image))
+            norms = norm[caption] * self._norm[order][reference]
             similarity += np.divide(dot, norms, out=dot, where=norms != 0)
-        delta = _bigrams(found, len(captions))[caption] - self._bigrams[reference]
+        bigrams = _sums(found[1].caption, found[1].count, len(image))
+        delta = bigrams[caption] - np.maximum(self.ngrams.lengths - 1, 0)[reference]
         similarity *= np.exp(-(delta**2) / (2 * SIGMA**2))
-        return _sums(caption, similarity, len(captions)) / ORDERS / per_image * 10.0
+        return _sums(caption, similarity, len(image)) / ORDERS / per_image * 10.0
 
 
 def cider_d(
@@ -179,11 +168,6 @@ def cider_d(
 
 def _norm(caption: Integers, weight: Scores, captions: int) -> Scores:
     return np.sqrt(_sums(caption, weight**2, captions))
-
-
-def _bigrams(counts: Sequence[Counts], captions: int) -> Scores:
-    bigrams = counts[1].up_to(captions)
-    return _sums(bigrams.caption, bigrams.count, captions)
 
 
 def _sums(place: Integers, values: NDArray[Any], size: int) -> Scores:

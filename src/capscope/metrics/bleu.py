@@ -1,0 +1,78 @@
+"""BLEU-1..4 (Papineni et al. 2002) as the COCO evaluation computes it: no smoothing, corpus level.
+
+The reference length of an image is the one closest to the caption's, ties to the shorter. The
+constants keep divisions defined, as in pycocoevalcap: an image without a match scores about 1e-8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capscope.metrics.ngrams import ORDERS, Counts, Integers, ReferenceNgrams, Tokens, expand
+
+Scores = NDArray[np.float64]
+SMALL, TINY = 1e-9, 1e-15
+
+
+def bleu(
+    references: Sequence[Sequence[Tokens]], candidates: Sequence[Tokens]
+) -> tuple[Scores, Scores]:
+    """Score one candidate an image.
+
+    Parameters
+    ----------
+    references : sequence (one entry per image) of sequences of token sequences
+    candidates : sequence of token sequences
+
+    Returns
+    -------
+    corpus : ndarray (4,)
+        BLEU-1..4 of summed counts; not the mean of the images' scores.
+    per_image : ndarray (4, N)
+    """
+    if len(references) != len(candidates):
+        raise ValueError(f"{len(references)} images but {len(candidates)} candidates")
+    ngrams = ReferenceNgrams(references)
+    return bleu_of_counts(ngrams, ngrams.index.count(candidates), np.arange(len(candidates)))
+
+
+def bleu_of_counts(
+    ngrams: ReferenceNgrams, found: Sequence[Counts], image: Integers
+) -> tuple[Scores, Scores]:
+    """Score captions whose n-grams ``ngrams.index`` has counted; `image` is the image of each."""
+    lengths = _sums(found[0].caption, found[0].count, len(image))
+    guesses = np.maximum(lengths - np.arange(ORDERS)[:, None], 0)
+    correct = np.empty_like(guesses)
+    for order, (counts, table) in enumerate(zip(found, ngrams.orders, strict=True)):
+        most = table.most[table.find(image[counts.caption], counts.ngram)]
+        correct[order] = _sums(counts.caption, np.minimum(counts.count, most), len(image))
+    closest = _closest_length(ngrams, lengths, image)
+    corpus = _score(correct.sum(1), guesses.sum(1), lengths.sum(), closest.sum())
+    return corpus, _score(correct, guesses, lengths, closest)
+
+
+def _closest_length(ngrams: ReferenceNgrams, lengths: Integers, image: Integers) -> Integers:
+    """Return the length of the reference whose length is closest to the caption's."""
+    first = ngrams.first[image]
+    caption, reference = expand(first, first + ngrams.per_image[image])
+    theirs = ngrams.lengths[reference]
+    best_first = np.lexsort((theirs, np.abs(theirs - lengths[caption]), caption))
+    return theirs[best_first[np.flatnonzero(np.diff(caption, prepend=-1))]]
+
+
+def _score(
+    correct: Integers, guesses: Integers, lengths: Integers, reference_lengths: Integers
+) -> Scores:
+    precision = np.cumprod((correct + TINY) / (guesses + SMALL), axis=0)
+    orders = np.arange(1, ORDERS + 1).reshape(-1, *[1] * (correct.ndim - 1))
+    ratio = (lengths + TINY) / (reference_lengths + SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    score: Scores = precision ** (1 / orders) * brevity
+    return score
+
+
+def _sums(place: Integers, values: Integers, size: int) -> Integers:
+    return np.bincount(place, values, minlength=size).astype(np.int64)
