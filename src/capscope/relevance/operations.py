@@ -85,7 +85,7 @@ def cut(x: Tensor, name: str) -> Tensor:
 
 def denominator(z: Tensor, epsilon: float) -> Tensor:
     """Return z + epsilon sign(z), and epsilon where z is 0."""
-    return z + torch.where(z < 0, -epsilon, epsilon)
+    return torch.where(z < 0, z - epsilon, z + epsilon)
 
 
 def weighting_ratio(z: Tensor, kind: Sum, rules: Rules) -> Tensor | None:
