@@ -1,0 +1,45 @@
+"""``capscope train``: train a captioner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from capscope.cli.options import FOLDER, params_options
+
+
+@click.command()
+@params_options
+@click.option("--system", required=True, help="Name of the system in the parameters.")
+@click.option("--stage", default="xe", show_default=True, help="Training stage.")
+@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
+@click.option(
+    "--vocabulary", "vocabulary_dir", type=FOLDER, required=True, help="From `capscope vocabulary`."
+)
+@click.option(
+    "--features", "features_dir", type=FOLDER, required=True, help="From `capscope features`."
+)
+@click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
+def command(
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    system: str,
+    stage: str,
+    seed: int,
+    data_dir: Path,
+    vocabulary_dir: Path,
+    features_dir: Path,
+    out: Path,
+) -> None:
+    """Train a captioner; resumes by itself after an interruption."""
+    from capscope.params import load_params
+    from capscope.training.run import train_run
+
+    params = load_params(params_files, assignments)
+    trained = train_run(
+        out, data_dir, vocabulary_dir, features_dir, params, system=system, stage=stage, seed=seed
+    )
+    if not trained:
+        click.echo(f"{out} already holds this run; delete it to train again", err=True)

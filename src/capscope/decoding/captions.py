@@ -1,0 +1,117 @@
+"""Captions of whole splits, by the ``decoding`` section of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from capscope.data.annotations import open_dataset
+from capscope.data.vocabulary import Vocabulary
+from capscope.decoding.beam import beam_search
+from capscope.decoding.hypothesis import Hypothesis
+from capscope.decoding.sampling import greedy_search
+from capscope.errors import CapscopeError
+from capscope.features.store import FeatureStore
+from capscope.features.visual import Features
+from capscope.files import write_json
+from capscope.models.captioner import Captioner
+from capscope.models.checkpoint import load_run
+
+
+def caption_images(
+    captioner: Captioner, features: Features, vocabulary: Vocabulary, settings: Mapping[str, Any]
+) -> list[Hypothesis]:
+    """Caption a batch of images as `settings` say; no caption has an unknown word.
+
+    Parameters
+    ----------
+    settings : mapping
+        ``method`` (greedy or beam), ``beam`` and ``max_length`` (words).
+    """
+    start = vocabulary.pad if vocabulary.start is None else vocabulary.start
+    forbidden = sorted(vocabulary.special_ids - {vocabulary.end})
+    longest = settings["max_length"]
+    if settings["method"] == "greedy":
+        return greedy_search(
+            captioner,
+            features,
+            start=start,
+            end=vocabulary.end,
+            max_length=longest,
+            forbidden=forbidden,
+        )
+    found = beam_search(
+        captioner,
+        features,
+        start=start,
+        end=vocabulary.end,
+        beam=settings["beam"],
+        max_length=longest,
+        forbidden=forbidden,
+    )
+    return [hypotheses[0] for hypotheses in found]
+
+
+def caption_split(
+    captioner: Captioner,
+    store: FeatureStore,
+    image_ids: Sequence[int],
+    vocabulary: Vocabulary,
+    settings: Mapping[str, Any],
+    *,
+    progress: str | None = None,
+) -> Iterator[tuple[int, Hypothesis]]:
+    """Yield image id and caption of many images, ``settings["batch_size"]`` at a time.
+
+    Parameters
+    ----------
+    progress : str or None
+        Label of a progress bar; None shows none.
+    """
+    size = settings["batch_size"]
+    with tqdm(total=len(image_ids), unit="image", desc=progress, disable=progress is None) as bar:
+        for first in range(0, len(image_ids), size):
+            ids = image_ids[first : first + size]
+            found = caption_images(captioner, store.read(ids), vocabulary, settings)
+            yield from zip(ids, found, strict=True)
+            bar.update(len(ids))
+
+
+def caption_record(image_id: int, hypothesis: Hypothesis, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return an entry of a COCO results file, with word ids and log-probabilities beside it."""
+    return {
+        "image_id": image_id,
+        "caption": vocabulary.decode(hypothesis.word_ids),
+        "word_ids": list(hypothesis.word_ids),
+        "log_probs": [round(value, 6) for value in hypothesis.log_probs],
+    }
+
+
+def decode_run(
+    run_dir: Path,
+    data_dir: Path,
+    features_dir: Path,
+    params: Mapping[str, Any],
+    *,
+    split: str,
+    out: Path,
+) -> None:
+    """Caption a split with a trained run and write a COCO results file."""
+    run = load_run(run_dir)
+    images = open_dataset(data_dir, params).split(split)
+    if not images:
+        raise CapscopeError(f"{data_dir} has no images in split {split!r}")
+    store = FeatureStore.open(features_dir)
+    run.check_features(store)
+    found = caption_split(
+        run.captioner,
+        store,
+        [image.id for image in images],
+        run.vocabulary,
+        params["decoding"],
+        progress=f"caption {split}",
+    )
+    write_json(out, [caption_record(image, spoken, run.vocabulary) for image, spoken in found])

@@ -1,0 +1,1 @@
+"""Training of captioners: objectives, schedules, and a loop that survives being killed."""

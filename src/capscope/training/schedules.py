@@ -1,0 +1,70 @@
+"""How the learning rate moves, as plain numbers that a training state can hold."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+WARM_UP = 0.3
+"""Share of a cycle in which the rate rises."""
+FIRST, LAST = 1 / 25, 1e-4
+"""Rates at both ends of a cycle, as shares of the highest."""
+FACTOR, PATIENCE, SMALLEST = 0.8, 2, 2e-5
+"""Plateau: shrink by this after so many epochs without a better score, while above the smallest."""
+
+
+@dataclass
+class Schedule:
+    """Learning rate as a function of the step and of the validation scores so far.
+
+    Attributes
+    ----------
+    name : {"one_cycle", "plateau", "constant"}
+        ``one_cycle`` rises and falls by half cosines (Smith and Topin 2018); ``plateau`` is the
+        published rule: times 0.8 after 2 epochs without a better CIDEr, while above 2e-5.
+    highest : float
+        The largest rate.
+    steps : int
+        Steps of the whole training.
+    rate, best, waited : float, float, int
+        What ``plateau`` has come to: rate, best score, epochs since.
+    """
+
+    name: str
+    highest: float
+    steps: int
+    rate: float = math.nan
+    best: float | None = None
+    waited: int = 0
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.rate):
+            self.rate = self.highest
+
+    def at(self, step: int) -> float:
+        """Return the learning rate of step 0, 1, ..."""
+        if self.name == "one_cycle":
+            return self.highest * _one_cycle(step / max(1, self.steps - 1))
+        return self.rate
+
+    def observe(self, score: float) -> None:
+        """Take note of an epoch's validation score."""
+        if self.best is None or score > self.best:
+            self.best, self.waited = score, 0
+            return
+        self.waited += 1
+        if self.name == "plateau" and self.waited == PATIENCE:
+            self.waited = 0
+            if self.rate > SMALLEST:
+                self.rate *= FACTOR
+
+
+def _one_cycle(progress: float) -> float:
+    """Return the share of the highest rate at `progress` in [0, 1]."""
+    if progress < WARM_UP:
+        return _half_cosine(FIRST, 1.0, progress / WARM_UP)
+    return _half_cosine(1.0, LAST, (progress - WARM_UP) / (1 - WARM_UP))
+
+
+def _half_cosine(begin: float, end: float, progress: float) -> float:
+    return end + (begin - end) * (1 + math.cos(math.pi * progress)) / 2

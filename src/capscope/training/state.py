@@ -1,0 +1,121 @@
+"""What a training needs to go on to the bit after it was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from capscope.errors import CapscopeError
+from capscope.models.captioner import Captioner
+from capscope.models.checkpoint import load_weights, read_tensors, write_tensors
+from capscope.training.schedules import Schedule
+
+STATE_FILE = "state.safetensors"
+BEST_FILE = "best-epoch{}.safetensors"
+
+
+@dataclass
+class Progress:
+    """Where a training is. Random numbers need no record: each step seeds its own.
+
+    Attributes
+    ----------
+    key : str
+        Hash of everything that the result depends on; another key is another training.
+    epoch, batch, step : int
+        Epochs done, batches done of the present one, steps done in all.
+    loss, words : float, int
+        Sums over the present epoch: -log p, and words.
+    schedule : Schedule
+    best_epoch, waited : int or None, int
+        Epoch (from 1) of the best validation score; epochs since.
+    rows : list of dict
+        Lines of ``metrics.csv`` so far.
+    """
+
+    key: str
+    schedule: Schedule
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    words: int = 0
+    best_epoch: int | None = None
+    best_score: float | None = None
+    waited: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(
+    folder: Path, captioner: Captioner, optimiser: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Write weights, optimiser and progress as one file, atomically."""
+    tensors = {f"model.{name}": tensor for name, tensor in captioner.state_dict().items()}
+    for number, entry in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in entry.items()}
+    metadata = {"progress": json.dumps(asdict(progress)), "sha256": _digest(tensors)}
+    write_tensors(folder / STATE_FILE, tensors, metadata)
+
+
+def load_state(
+    folder: Path, captioner: Captioner, optimiser: torch.optim.Optimizer, key: str
+) -> Progress | None:
+    """Put a saved state back; None if there is none.
+
+    Raises
+    ------
+    CapscopeError
+        The state belongs to other parameters or data, or the file is damaged.
+    """
+    path = folder / STATE_FILE
+    if not path.exists():
+        return None
+    tensors = read_tensors(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("sha256") != _digest(tensors):
+        raise CapscopeError(f"{path} is damaged; delete {folder} to train from the start")
+    loaded = json.loads(metadata["progress"])
+    if loaded["key"] != key:
+        raise CapscopeError(
+            f"{folder} holds an unfinished training with other parameters or data; "
+            f"delete {folder} to train from the start, or restore what it was started with"
+        )
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    load_weights(captioner, weights, str(path))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, number, *rest = name.split(".")
+        if kind == "optimiser":
+            state.setdefault(int(number), {})[".".join(rest)] = tensor
+    groups = optimiser.state_dict()["param_groups"]
+    optimiser.load_state_dict({"state": state, "param_groups": groups})
+    return Progress(**{**loaded, "schedule": Schedule(**loaded["schedule"])})
+
+
+def save_best(folder: Path, captioner: Captioner, epoch: int) -> None:
+    """Keep the weights of the best epoch so far; older ones stay until `discard_older`."""
+    write_tensors(folder / BEST_FILE.format(epoch), captioner.state_dict())
+
+
+def discard_older(folder: Path, epoch: int) -> None:
+    """Delete the best weights of other epochs, once the saved state names `epoch`."""
+    for path in folder.glob(BEST_FILE.format("*")):
+        if path.name != BEST_FILE.format(epoch):
+            path.unlink()
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
