@@ -1,0 +1,54 @@
+"""``capscope relevance``: explain the captions of a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from capscope.cli.options import FILE, FOLDER, params_options
+
+
+@click.command()
+@params_options
+@click.option("--run", "run_dir", type=FOLDER, required=True, help="Trained run.")
+@click.option("--data", "data_dir", type=FOLDER, required=True, help="Data set.")
+@click.option(
+    "--features",
+    "features_dir",
+    type=FOLDER,
+    required=True,
+    help="Features of the run, with extractor.",
+)
+@click.option("--split", required=True, help="Split whose captions are explained.")
+@click.option("--explainer", required=True, help="Method: lrp, attention, gradcam, ...")
+@click.option(
+    "--captions", type=FILE, help="Generated captions.  [default: RUN/decoded/SPLIT.json]"
+)
+@click.option("--out", type=FOLDER, required=True, help="Where relevance.h5 goes.")
+def command(
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    run_dir: Path,
+    data_dir: Path,
+    features_dir: Path,
+    split: str,
+    explainer: str,
+    captions: Path | None,
+    out: Path,
+) -> None:
+    """Explain the captions of a split and store the relevance."""
+    from capscope.explain.split import explain_split
+    from capscope.params import load_params
+
+    params = load_params(params_files, assignments)
+    explain_split(
+        run_dir,
+        data_dir,
+        features_dir,
+        out,
+        params,
+        split=split,
+        explainer=explainer,
+        decoded=captions,
+    )

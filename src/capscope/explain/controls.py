@@ -1,0 +1,83 @@
+"""Controls: maps that look like explanations but know nothing of the word, or nothing at all.
+
+An explainer is worth something only above these. Two more controls, noise and the image's centre,
+need no model; see `capscope.benchmarks.baselines`.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from capscope.explain.explainer import Explainer
+from capscope.explain.explanation import Explanation
+from capscope.explain.lrp import LRP
+from capscope.explain.pixels import relevance_to_pixels
+from capscope.explain.subject import Subject
+from capscope.features.visual import Features
+from capscope.models.captioner import Captioner
+
+SEED = 1
+
+
+class FeatureNorm(Explainer):
+    """Where the features are large, whatever the word: the norm of each visual feature.
+
+    For pixels, the norm is divided among channels by their squares and carried on by LRP.
+    """
+
+    name: ClassVar[str] = "feature_norm"
+    title: ClassVar[str] = "feature norm (no word)"
+    conserves: ClassVar[bool] = False
+    control: ClassVar[bool] = True
+
+    def explain(
+        self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
+    ) -> Explanation:
+        """Return the same map for every word; see `Explainer.explain`."""
+        count = word_ids.shape[1] - 1
+        norm = features.cells.norm(dim=-1)
+        pixels = None
+        if images is not None:
+            shared = features.cells**2 / norm.clamp(min=torch.finfo(norm.dtype).tiny).unsqueeze(-1)
+            one = relevance_to_pixels(self.subject, images, shared.unsqueeze(1))
+            pixels = one.expand(-1, count, -1, -1)
+        grid = norm.unsqueeze(1).expand(-1, count, -1)
+        return Explanation(grid, pixels=pixels).within(lengths)
+
+
+class RandomDecoder(LRP):
+    """LRP of a captioner whose weights were drawn anew (the image network is kept).
+
+    J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
+    """
+
+    name: ClassVar[str] = "random_decoder"
+    title: ClassVar[str] = "LRP, random decoder"
+    control: ClassVar[bool] = True
+
+    def __init__(self, subject: Subject, epsilon: float = 0.01) -> None:
+        super().__init__(subject, epsilon)
+        self.untrained = redrawn(subject.captioner, SEED)
+
+    def explained(self) -> Captioner:
+        """Return the captioner with random weights."""
+        return self.untrained
+
+
+def redrawn(captioner: Captioner, seed: int) -> Captioner:
+    """Return a copy whose weight matrices are drawn anew; biases and gains are kept.
+
+    Weights are uniform in +-1 / sqrt(inputs), as torch initialises its layers.
+    """
+    copy = deepcopy(captioner)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            if parameter.dim() > 1:
+                bound = parameter[0].numel() ** -0.5
+                parameter.uniform_(-bound, bound, generator=generator)
+    return copy

@@ -1,0 +1,70 @@
+"""The explainer protocol: what a method declares and does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from capscope.explain.explanation import Explanation
+from capscope.explain.subject import Subject
+from capscope.features.visual import Features
+
+
+class Explainer(ABC):
+    """A method that explains every word of every caption of a batch at once.
+
+    Parameters
+    ----------
+    subject : Subject
+    epsilon : float
+        Stabiliser of the epsilon rule, for methods that propagate relevance.
+
+    Attributes
+    ----------
+    name, title : str
+        Its key in `capscope.explain.EXPLAINERS`, and what tables call it.
+    sign : {"signed", "positive"}
+        Whether negative relevance means anything.
+    needs : frozenset of str
+        Parts without which it cannot work: ``attention`` (weights over visual features).
+    conserves : bool
+        Whether relevance is meant to be kept from place to place.
+    control : bool
+        Whether it is a control, which should not find the objects of words.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    sign: ClassVar[Literal["signed", "positive"]] = "signed"
+    needs: ClassVar[frozenset[str]] = frozenset()
+    conserves: ClassVar[bool] = True
+    control: ClassVar[bool] = False
+
+    def __init__(self, subject: Subject, epsilon: float = 0.01) -> None:
+        self.subject = subject
+        self.epsilon = epsilon
+
+    @abstractmethod
+    def explain(
+        self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
+    ) -> Explanation:
+        """Explain all words of all captions.
+
+        Parameters
+        ----------
+        images : Tensor (B, 3, S, S) or None
+            What the extractor saw; without images the explanation ends at the visual features.
+        features : Features
+            What the captioner saw.
+        word_ids : Tensor (B, T + 1)
+            Captions with the start token; see `Subject.inputs`.
+        lengths : Tensor (B,)
+            Number of words of each caption; what lies beyond is zero in the result.
+
+        Returns
+        -------
+        Explanation
+            ``pixels`` is (B, T, S, S), or None without images.
+        """

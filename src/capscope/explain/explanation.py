@@ -1,0 +1,52 @@
+"""What every explainer returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Explanations of the words of B captions, padded to T words.
+
+    Word t is the one that the captioner says after inputs 0..t, where input 0 is the start of the
+    caption and input i > 0 is word i - 1.
+
+    Attributes
+    ----------
+    grid : Tensor (B, T, N)
+        Signed relevance of each visual feature for each word, summed over channels.
+    words : Tensor (B, T, T) or None
+        ``words[b, t, i]`` is the relevance of input i for word t; 0 for i > t.
+    pixels : Tensor (B, T, S, S) or None
+        Signed relevance of each pixel for each word, summed over channels.
+    conservation : dict of str to Tensor (B, T)
+        Where the relevance went: ``start``, the relevance that was handed down (the word's
+        logit); what arrived at ``grid`` and ``words``; and of the grid's share, what entered the
+        image ``network`` (all but what channels that say where a cell is got) and what arrived
+        at ``pixels``.
+    """
+
+    grid: Tensor
+    words: Tensor | None = None
+    pixels: Tensor | None = None
+    conservation: dict[str, Tensor] = field(default_factory=dict)
+
+    def within(self, lengths: Tensor) -> Explanation:
+        """Set everything beyond the `lengths` (B,) of the captions to zero."""
+        said = torch.arange(self.grid.shape[1]) < lengths.unsqueeze(1)
+
+        def cut(tensor: Tensor) -> Tensor:
+            shape = said.shape + (1,) * (tensor.dim() - 2)
+            return torch.where(said.reshape(shape), tensor, 0.0)
+
+        return replace(
+            self,
+            grid=cut(self.grid),
+            words=None if self.words is None else cut(self.words),
+            pixels=None if self.pixels is None else cut(self.pixels),
+            conservation={name: cut(value) for name, value in self.conservation.items()},
+        )

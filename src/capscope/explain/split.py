@@ -1,0 +1,142 @@
+"""Explaining the generated captions of a split."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from capscope.data.annotations import Dataset, open_dataset
+from capscope.data.images import map_ahead, read_image
+from capscope.errors import CapscopeError
+from capscope.explain import explainer_class
+from capscope.explain.explainer import Explainer
+from capscope.explain.explanation import Explanation
+from capscope.explain.store import Captions, write_relevance
+from capscope.explain.subject import Subject
+from capscope.features.grid import GridExtractor
+from capscope.features.store import FeatureStore
+from capscope.files import MANIFEST, read_json
+from capscope.models.checkpoint import Run, load_run
+
+Batch = tuple[npt.NDArray[np.int64], Tensor]
+"""Rows of captions, and their preprocessed images (b, 3, S, S)."""
+
+
+def explain_split(
+    run_dir: Path,
+    data_dir: Path,
+    features_dir: Path,
+    out: Path,
+    params: dict[str, Any],
+    *,
+    split: str,
+    explainer: str,
+    decoded: Path | None = None,
+) -> None:
+    """Explain the captions of the first ``explanations.images`` images of a split.
+
+    Parameters
+    ----------
+    run_dir, data_dir, features_dir : Path
+        The run, its data set, and the features with the extractor that made them.
+    out : Path
+        Gets ``relevance.h5`` and its manifest.
+    params : dict
+    split : str
+    explainer : str
+        A key of `capscope.explain.EXPLAINERS`.
+    decoded : Path, optional
+        The captions; by default ``decoded/<split>.json`` of the run.
+    """
+    settings = params["explanations"]
+    decoded = decoded or run_dir / "decoded" / f"{split}.json"
+    run, subject = open_subject(run_dir, features_dir)
+    dataset = open_dataset(data_dir, params)
+    captions = read_captions(decoded, run, settings["images"])
+    for image_id in captions.image_ids.tolist():
+        if dataset.by_id(image_id).split != split:
+            raise CapscopeError(f"{decoded}: image {image_id} is not of the split {split}")
+    method = explainer_class(explainer)(subject, settings["epsilon"])
+    (out / MANIFEST).unlink(missing_ok=True)
+    write_relevance(
+        out,
+        captions,
+        explain_captions(method, captions, dataset, settings["batch_size"]),
+        map_size=settings["map_size"],
+        attributes={
+            "explainer": explainer,
+            "split": split,
+            "grid": subject.network.grid,
+            "image_size": subject.network.image_size,
+        },
+        params={key: settings[key] for key in ("images", "map_size", "epsilon")},
+        inputs={"run": run_dir / MANIFEST, "captions": decoded},
+    )
+
+
+def open_subject(run_dir: Path, features_dir: Path) -> tuple[Run, Subject]:
+    """Load a run and the extractor of its features; they must belong together."""
+    run = load_run(run_dir)
+    run.check_features(FeatureStore.open(features_dir))
+    return run, Subject(run.captioner, run.vocabulary, GridExtractor.load(features_dir))
+
+
+def read_captions(path: Path, run: Run, images: int) -> Captions:
+    """Read the first `images` generated captions that have any word."""
+    found = [entry for entry in read_json(path) if entry["word_ids"]][:images]
+    if not found:
+        raise CapscopeError(f"{path} holds no caption with a word: train the run for longer")
+    size = len(run.vocabulary)
+    for entry in found:
+        if not all(0 <= word_id < size for word_id in entry["word_ids"]):
+            raise CapscopeError(
+                f"{path}: image {entry['image_id']} has a word id outside the vocabulary of "
+                f"{run.folder}: decode again"
+            )
+    ids = [entry["image_id"] for entry in found]
+    return Captions.of(ids, [entry["word_ids"] for entry in found])
+
+
+def explain_captions(
+    method: Explainer, captions: Captions, dataset: Dataset, batch_size: int
+) -> Iterator[tuple[npt.NDArray[np.int64], Explanation]]:
+    """Yield rows of captions and their explanations, captions of similar length together."""
+    order = np.argsort(captions.lengths, kind="stable")
+    with tqdm(total=len(order), desc=method.title, unit="caption") as progress:
+        for rows, images in _batches(method.subject, captions, dataset, order, batch_size):
+            lengths = torch.from_numpy(captions.lengths[rows]).long()
+            word_ids = torch.from_numpy(captions.word_ids[rows]).long()[:, : int(lengths.max())]
+            inputs = method.subject.inputs(word_ids)
+            features = method.subject.look(images)
+            yield rows, method.explain(images, features, inputs, lengths)
+            progress.update(len(rows))
+
+
+def _batches(
+    subject: Subject,
+    captions: Captions,
+    dataset: Dataset,
+    order: npt.NDArray[np.int64],
+    batch_size: int,
+) -> Iterator[Batch]:
+    """Read and prepare images in threads, in the given order of rows."""
+
+    def prepare(row: int) -> Tensor:
+        image = dataset.by_id(int(captions.image_ids[row]))
+        return subject.network.preprocess(read_image(dataset.path(image)))
+
+    batch: list[Tensor] = []
+    workers = max(1, len(os.sched_getaffinity(0)))
+    for position, pixels in enumerate(map_ahead(prepare, order.tolist(), workers), 1):
+        batch.append(pixels)
+        if len(batch) == batch_size or position == len(order):
+            yield order[position - len(batch) : position], torch.stack(batch)
+            batch = []

@@ -1,0 +1,212 @@
+"""The relevance store: the explanations of many captions in one HDF5 file.
+
+``relevance.h5`` holds, with R captions of at most T words over N visual features, padded with 0:
+
+=====================  ==================  ======================================================
+dataset                shape, type         content
+=====================  ==================  ======================================================
+image_ids              (R,) int64
+word_ids               (R, T) int32        the explained words, without start and end
+lengths                (R,) int32          words of each caption
+grid                   (R, T, N) float16   relevance of visual features
+words                  (R, T, T) float16   relevance of inputs (0 is the start); may be absent
+pixels                 (R, T, m, m) f16    relevance of the image, sum-pooled; may be absent
+conservation/<place>   (R, T) float32      see `Explanation.conservation`
+=====================  ==================  ======================================================
+
+Attributes: explainer, split, grid (height and width of the grid), image_size (pixels).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from capscope.errors import CapscopeError
+from capscope.explain.explanation import Explanation
+from capscope.explain.raster import sum_pool
+from capscope.files import atomic_path, read_manifest, write_manifest
+
+FILE = "relevance.h5"
+KIND = "relevance"
+LARGEST = float(np.finfo(np.float16).max)
+
+
+class Captions(NamedTuple):
+    """Captions to explain."""
+
+    image_ids: npt.NDArray[np.int64]
+    """(R,)"""
+    word_ids: npt.NDArray[np.int32]
+    """(R, T) without start and end, padded with 0."""
+    lengths: npt.NDArray[np.int32]
+    """(R,)"""
+
+    @classmethod
+    def of(cls, image_ids: Iterable[int], captions: list[list[int]]) -> Captions:
+        """Pad captions given as lists of word ids."""
+        lengths = np.array([len(caption) for caption in captions], dtype=np.int32)
+        word_ids = np.zeros((len(captions), max(lengths, default=0)), dtype=np.int32)
+        for row, caption in zip(word_ids, captions, strict=True):
+            row[: len(caption)] = caption
+        return cls(np.array(list(image_ids), dtype=np.int64), word_ids, lengths)
+
+
+@dataclass(frozen=True)
+class StoredRelevance:
+    """The explanation of one caption of T words, in float32."""
+
+    image_id: int
+    word_ids: tuple[int, ...]
+    grid: Tensor
+    """(T, h, w)"""
+    words: Tensor | None
+    """(T, T)"""
+    pixels: Tensor | None
+    """(T, m, m)"""
+    conservation: dict[str, Tensor]
+    """(T,) each"""
+
+
+def write_relevance(
+    folder: Path,
+    captions: Captions,
+    batches: Iterable[tuple[npt.NDArray[np.int64], Explanation]],
+    *,
+    map_size: int,
+    attributes: dict[str, Any],
+    params: Any,
+    inputs: dict[str, Path],
+) -> None:
+    """Write explanations as they come; the store appears whole or not at all.
+
+    Parameters
+    ----------
+    folder : Path
+        Where ``relevance.h5`` and its manifest go.
+    captions : Captions
+        All R captions, in the order of the store.
+    batches : iterable of (rows, Explanation)
+        `rows` says which of the captions were explained; together they must be all.
+    map_size : int
+        Width and height of stored pixel maps; smaller ones are kept as they are.
+    attributes : dict
+        ``explainer``, ``split``, ``grid`` (h, w), ``image_size``.
+    params, inputs
+        For the manifest.
+
+    Notes
+    -----
+    Values beyond the range of float16 are cut to it and counted in the manifest as
+    ``saturated``; values that are not finite raise `CapscopeError`.
+    """
+    written = np.zeros(len(captions.image_ids), dtype=bool)
+    saturated = 0
+    with atomic_path(folder / FILE) as temporary:
+        with h5py.File(temporary, "w") as file:
+            file.attrs.update(attributes)
+            for name, values in captions._asdict().items():
+                file[name] = values
+            for rows, explanation in batches:
+                fields = _fields(explanation, map_size)
+                for name, values in fields.items():
+                    if not np.isfinite(values).all():
+                        images = captions.image_ids[rows].tolist()
+                        raise CapscopeError(
+                            f"{attributes['explainer']}: the relevance {name!r} of images "
+                            f"{images} is not finite; raise explanations.epsilon"
+                        )
+                    single = name.startswith("conservation/")
+                    if not single:
+                        saturated += int((np.abs(values) > LARGEST).sum())
+                        values = np.clip(values, -LARGEST, LARGEST)
+                    if name not in file:
+                        shape = (*captions.word_ids.shape, *_padded(name, values, captions))
+                        file.create_dataset(name, shape, np.float32 if single else np.float16)
+                    for row, value in zip(rows, values, strict=True):
+                        file[name][(row, *map(slice, value.shape))] = value
+                written[rows] = True
+        if not written.all():
+            raise AssertionError("some captions were not explained")
+    facts = {"captions": len(written), "words": int(captions.lengths.sum())}
+    write_manifest(
+        folder, KIND, params=params, inputs=inputs, **attributes, **facts, saturated=saturated
+    )
+
+
+def _fields(explanation: Explanation, map_size: int) -> dict[str, npt.NDArray[np.float32]]:
+    """Return what is stored of an explanation, by name."""
+    fields = {"grid": explanation.grid}
+    if explanation.words is not None:
+        fields["words"] = explanation.words
+    if explanation.pixels is not None:
+        size = min(map_size, explanation.pixels.shape[-1])
+        fields["pixels"] = sum_pool(explanation.pixels, size, size)
+    fields |= {f"conservation/{name}": sums for name, sums in explanation.conservation.items()}
+    return {name: tensor.numpy() for name, tensor in fields.items()}
+
+
+def _padded(name: str, values: npt.NDArray[np.float32], captions: Captions) -> tuple[int, ...]:
+    """Return the shape of one word's values; preceding words are padded to the longest caption."""
+    return (captions.word_ids.shape[1],) if name == "words" else values.shape[2:]
+
+
+class RelevanceStore:
+    """Read access to a relevance store; the manifest is verified first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.manifest = read_manifest(folder, KIND)
+        self.folder = folder
+        self._file = h5py.File(folder / FILE, "r")
+        self.explainer = str(self._file.attrs["explainer"])
+        self.split = str(self._file.attrs["split"])
+        height, width = self._file.attrs["grid"]
+        self.grid = (int(height), int(width))
+        self.image_size = int(self._file.attrs["image_size"])
+        self.image_ids: npt.NDArray[np.int64] = self._file["image_ids"][:]
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, row: int) -> StoredRelevance:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        length = int(self._file["lengths"][row])
+
+        def read(name: str) -> Tensor:
+            return torch.from_numpy(self._file[name][row, :length].astype(np.float32))
+
+        return StoredRelevance(
+            image_id=int(self.image_ids[row]),
+            word_ids=tuple(self._file["word_ids"][row, :length].tolist()),
+            grid=read("grid").reshape(length, *self.grid),
+            words=read("words")[:, :length] if "words" in self._file else None,
+            pixels=read("pixels") if "pixels" in self._file else None,
+            conservation={
+                place: read(f"conservation/{place}") for place in self._file.get("conservation", ())
+            },
+        )
+
+    def same_captions(self, other: RelevanceStore) -> bool:
+        """Say whether `other` explains the same captions of the same images."""
+        return all(
+            np.array_equal(self._file[name][:], other._file[name][:]) for name in Captions._fields
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> RelevanceStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
