@@ -20,13 +20,12 @@ rule relevance:
         data=subpath(input.data, parent=True),
         features=subpath(input.features, parent=True),
         run=subpath(input.run, parent=True),
-        backbone=f"--backbone results/{DATASET}/backbone" if TRAINED else "",
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
         settings=EXPLAINING,
     shell:
         "capscope relevance --params {params.file} --run {params.run} --data {params.data}"
-        " --features {params.features} {params.backbone} --split {wildcards.split}"
+        " --features {params.features} --split {wildcards.split}"
         " --explainer {wildcards.explainer} --out {params.out} > {log} 2>&1"
 
 
