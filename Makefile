@@ -47,7 +47,7 @@ test-fast: $(READY)  ## Run the tests that take no more than a few seconds.
 lint: $(READY)  ## Check style and format of Python and of the workflow.
 	ruff check .
 	ruff format --check .
-	snakefmt --check --quiet Snakefile workflow
+	snakefmt --check --compact-diff Snakefile workflow
 	snakemake --lint
 
 types: $(READY)  ## Check the types.

@@ -49,6 +49,7 @@ FEATURES = [
     for kind in sorted({settings["features"] for settings in SYSTEMS.values()})
 ]
 VOCABULARIES = [f"results/{DATASET}/vocabulary/{system}/manifest.json" for system in SYSTEMS]
+MODELS = [f"{run}/manifest.json" for run in RUNS]
 CAPTIONS = [f"{run}/decoded/{split}.json" for run in RUNS for split in SPLITS]
 SCORES = [f"results/{DATASET}/scores/captions.csv"]
 BENCHMARKS = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
@@ -73,19 +74,19 @@ shell.prefix(
 
 
 def take_lock():
-    """Hold `.snakemake/capscope.lock` until this process ends, however it ends.
+    """Hold a lock on the results of this data set until this process ends, however it ends.
 
     The profile switches Snakemake's own lock off: it outlives a killed process and then asks for
     `--unlock`; this one the kernel lets go.
     """
     global LOCK
-    path = Path(".snakemake/capscope.lock")
+    path = Path(f".snakemake/{DATASET}.lock")
     path.parent.mkdir(exist_ok=True)
     LOCK = path.open("a")
     try:
         fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise WorkflowError("another snakemake is at work in this folder: wait for it") from None
+        raise WorkflowError(f"another snakemake is at work on results/{DATASET}") from None
 
 
 def write_params():
