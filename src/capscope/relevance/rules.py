@@ -14,8 +14,8 @@ Activation = Literal["secant", "derivative", "pass"]
 class Rules:
     """What each kind of operation does in backward.
 
-    Relevance is carried as a multiplier m, so that a tensor x has relevance x * m. With z an
-    output and x an input of an operation, the choices are:
+    Relevance is carried as a multiplier m, so that a tensor x has relevance x * m (and an entry
+    of exactly 0 has none). With z an output and x an input of an operation, the choices are:
 
     - ``epsilon``: a weighted sum z = sum_i w_i x_i (+ bias) gives m_x = w m_z z / den(z), that is
       R_i = w_i x_i R_z / den(z) with den(z) = z + epsilon sign(z), and epsilon where z is 0.

@@ -1,0 +1,39 @@
+"""The gridTD captioners of the fixtures: weights, features and inputs as the files hold them."""
+
+import torch
+from image_networks import Golden, vgg
+from torch import Tensor, nn
+
+from capscope.features.visual import Features
+from capscope.importers.lrp_ic import gridtd_from_original
+from capscope.models.gridtd import GridTD
+
+
+def captioner_of(golden: Golden) -> tuple[GridTD, nn.Sequential | None]:
+    """Return the captioner in evaluation mode, and its image network if it has one."""
+    captioner, network = gridtd_from_original(golden.weights("w."))
+    built = vgg(golden.meta["dims"]["cfg"], network) if network else None
+    return captioner.eval(), built
+
+
+def cells(grid: Tensor) -> Tensor:
+    """Return a grid (B, C, h, w) as visual features (B, N, C)."""
+    return grid.flatten(2).transpose(1, 2)
+
+
+def features_of(golden: Golden) -> Features:
+    return Features(cells(golden["feat"]) if "feat" in golden else golden["x"])
+
+
+def doubled_bias(captioner: GridTD) -> GridTD:
+    """Turn a captioner into that of the published LRP explainer: bias_ih twice, never bias_hh."""
+    with torch.no_grad():
+        captioner.language_lstm.bias_hh.copy_(captioner.language_lstm.bias_ih)
+    return captioner
+
+
+def close(found: Tensor, expected: Tensor, relative: float) -> None:
+    """Compare with a tolerance relative to the largest expected magnitude."""
+    assert found.shape == expected.shape
+    scale = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, rtol=0, atol=relative * scale, check_dtype=False)
