@@ -56,10 +56,10 @@ def test_decoder_rule_of_the_twin_and_of_the_engine(golden: Golden) -> None:
     close(twin, golden["dec_eps.out"], RELATIVE)
     close(weighted_sum(x, weight, weight @ x, relevance, epsilon), golden["dec_eps.out_noy"], 1e-5)
 
-    # A multiplier cannot give relevance to an output of exactly 0, which the fixture also tries.
-    y = golden["dec_eps.y"]
+    # A multiplier cannot give relevance to an output of 0, which the fixture also tries.
+    x, weight, relevance, y = (z.double() for z in (x, weight, relevance, golden["dec_eps.y"]))
     relevance = torch.where(y == 0, 0.0, relevance)
-    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer = nn.Linear(weight.shape[1], weight.shape[0]).double()
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(y - weight @ x)
