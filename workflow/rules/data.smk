@@ -17,7 +17,7 @@ rule prepare_data:
         file=f"results/{DATASET}/params.json",
         settings=DATA_SETTINGS,
     shell:
-        "capscope data --params {params.file} --out {params.out} > {log} 2>&1"
+        "capscope data --params {params.file} --workers {threads} --out {params.out} > {log} 2>&1"
 
 
 rule build_vocabulary:
