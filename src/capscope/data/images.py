@@ -28,13 +28,13 @@ Result = TypeVar("Result")
 
 MAX_PIXELS = 50_000_000
 """Images of more pixels are refused before they are decoded (decompression bombs)."""
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")
 """Formats that are tried; others of Pillow's start programs (EPS) or are of no use here."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# read_image has a limit of its own, below the one that Pillow warns of.
-warnings.filterwarnings("ignore", category=Pillow.DecompressionBombWarning)
+# read_image says what matters; Pillow would warn of big images and odd metadata besides.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class UnreadableImageError(CapscopeError):
@@ -150,7 +150,7 @@ def check_images(
         except UnreadableImageError as error:
             if policy == "fail":
                 raise
-            return Skipped(image.id, image.file, str(error))
+            return Skipped(image.id, image.file, str(error).replace(str(path), image.file))
         if image.width and image.height:
             return image
         return replace(image, width=width, height=height)
