@@ -1,0 +1,157 @@
+"""Relevance as colour: signed maps, and maps laid over their image.
+
+Red speaks for the word, blue against it, and nothing is drawn where there is no relevance. Scales
+are symmetric about 0, so equal strength has equal colour on both sides. The functions whose
+docstring says "published" reproduce the pictures of Sun et al. 2022 number by number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import LinearSegmentedColormap
+from numpy.typing import NDArray
+
+from capscope.errors import CapscopeError
+from capscope.relevance.image_upscale import expansion_matrix
+
+Floats = NDArray[np.floating]
+Bytes = NDArray[np.uint8]
+
+DIVERGING = LinearSegmentedColormap.from_list(
+    "relevance",
+    ["#053061", "#1f5fa8", "#5aa2d6", "#f7f7f7", "#f28a5c", "#d62a1f", "#7f0016"],
+)
+
+
+def limit_of(relevance: Floats, quantile: float = 0.995) -> float:
+    """Return the strength that gets the full colour: a quantile of |relevance|, never 0.
+
+    A quantile instead of the maximum keeps a single pixel from bleaching the map.
+    """
+    strength = np.abs(np.asarray(relevance, dtype=np.float64)).ravel()
+    if not strength.size or not np.isfinite(strength).all():
+        raise CapscopeError("a heat map needs finite numbers; this relevance has none or others")
+    limit = float(np.quantile(strength, quantile)) or float(strength.max())
+    return limit or 1.0
+
+
+def colours(relevance: Floats, limit: float | None = None) -> Bytes:
+    """Return the colours (..., 3) of signed relevance (...): blue, white at 0, red.
+
+    Parameters
+    ----------
+    relevance : array
+        Signed relevance of any shape.
+    limit : float, optional
+        Strength of the full colour; `limit_of` the array if not given.
+    """
+    scale = limit_of(relevance) if limit is None else limit
+    position = np.clip(np.asarray(relevance) / scale, -1, 1) / 2 + 0.5
+    return _to_bytes(255 * DIVERGING(position)[..., :3])
+
+
+def enlarge(relevance: Floats, height: int, width: int) -> NDArray[np.float64]:
+    """Enlarge or shrink a map (h, w) to the size of its image.
+
+    Whole factors are enlarged smoothly (`pyramid_expand`); other sizes are interpolated linearly.
+    """
+    matrices = []
+    for size, wanted in zip(relevance.shape, (height, width), strict=True):
+        if wanted % size == 0:
+            matrices.append(expansion_matrix(size, wanted // size, None if wanted > size else 0))
+        else:
+            matrices.append(_linear(size, wanted))
+    rows, columns = matrices
+    return np.asarray(rows @ np.asarray(relevance, dtype=np.float64) @ columns.T)
+
+
+def overlay(
+    image: Bytes,
+    relevance: Floats,
+    *,
+    limit: float | None = None,
+    opacity: float = 0.85,
+    fade: float = 0.55,
+) -> Bytes:
+    """Lay signed relevance over an image.
+
+    The image loses `fade` of its colour, so that red and blue belong to the relevance alone; the
+    map covers it in proportion to its strength.
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3)
+        The picture.
+    relevance : float (h, w)
+        Signed relevance; another size than the image's is enlarged.
+    limit : float, optional
+        Strength of the full colour; `limit_of` this map if not given. Give the same number to
+        compare words with each other.
+    opacity : float
+        How much the strongest relevance hides.
+    fade : float
+        How far the image goes towards a light grey.
+
+    Returns
+    -------
+    uint8 (H, W, 3)
+    """
+    if image.ndim != 3 or image.shape[2] != 3 or relevance.ndim != 2:
+        raise CapscopeError(
+            f"an overlay needs an image (H, W, 3) and relevance (h, w), got {image.shape} "
+            f"and {relevance.shape}"
+        )
+    scale = limit_of(relevance) if limit is None else limit
+    signed = np.clip(enlarge(relevance, *image.shape[:2]) / scale, -1, 1)
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    pale = (1 - fade) * image + fade * (60 + 0.72 * grey)[..., None]
+    colour = 255 * DIVERGING(np.sign(signed) * (0.25 + 0.75 * np.abs(signed)) / 2 + 0.5)[..., :3]
+    share = opacity * np.abs(signed)[..., None] ** 0.6
+    return _to_bytes((1 - share) * pale + share * colour)
+
+
+def correct_gamma(maps: Floats, exponent: float = 0.7) -> Floats:
+    """Return sign(x) |x / m|^exponent m, with m the largest |x| of all maps (published)."""
+    largest = np.abs(maps).max() or 1.0
+    return np.asarray(np.sign(maps) * np.abs(maps / largest) ** exponent * largest)
+
+
+def project(maps: Floats) -> Floats:
+    """Return the channel sum of maps (..., C), scaled so that 0 lies at 127.5 of 255 (published).
+
+    The largest |sum| of all maps lies at 0 or 255.
+    """
+    total = maps.sum(-1)
+    largest = np.abs(total).max() or 1.0
+    return np.asarray(255 * (total / largest + 1) / 2)
+
+
+def published_heatmap(maps: Floats) -> Floats:
+    """Return the "seismic" colours (..., 3), 0..1, of gamma-corrected maps (..., C) (published)."""
+    levels = project(correct_gamma(maps)).astype(int)
+    return np.asarray(colormaps["seismic"](levels)[..., :3])
+
+
+def published_attention(image: Bytes, attention: Floats, sigma: float = 20.0) -> Bytes:
+    """Lay attention (h, w) over an image (H, W, 3), H a multiple of h (published).
+
+    The attention over its largest value, enlarged and blurred, indexes "seismic" without a shift,
+    so weak attention is blue.
+    """
+    rows, columns = (
+        expansion_matrix(size, wanted // size, sigma)
+        for size, wanted in zip(attention.shape, image.shape[:2], strict=True)
+    )
+    strength = rows @ (attention / np.abs(attention).max()) @ columns.T
+    return _to_bytes(0.6 * 255 * colormaps["seismic"](strength)[..., :3] + 0.4 * image)
+
+
+def _linear(size: int, wanted: int) -> NDArray[np.float64]:
+    """Return the matrix that interpolates an axis linearly at half-pixel centres."""
+    centres = ((np.arange(wanted) + 0.5) * size / wanted - 0.5).clip(0, size - 1)
+    return np.maximum(0.0, 1 - np.abs(centres[:, None] - np.arange(size)))
+
+
+def _to_bytes(values: Floats) -> Bytes:
+    return np.clip(values, 0, 255).astype(np.uint8)
