@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from capscope.features.visual import Features
+from capscope.metrics.bleu import bleu
 from capscope.metrics.cider import DocumentFrequencies, cider_d
 from capscope.models.captioner import Captioner
 from capscope.training.batches import CaptionBatch
@@ -111,16 +112,18 @@ def self_critical_loss(log_probs: Tensor, word_ids: Tensor, reward: Tensor, *, e
     return -(log_probs * reward.to(log_probs.dtype).unsqueeze(1) * counted).sum() / counted.sum()
 
 
-def cider_reward(
+def caption_reward(
     word_ids: Tensor,
     baseline: Tensor,
     references: Sequence[Sequence[Sequence[int]]],
     *,
+    start: int,
     end: int,
+    weights: tuple[float, float] = (1.0, 0.0),
     frequencies: DocumentFrequencies | None = None,
     parity: bool = False,
 ) -> NDArray[np.float64]:
-    """Return CIDEr-D of drawn captions minus that of the baseline's, one number a caption.
+    """Return how much better drawn captions score than baseline captions, one number each.
 
     Parameters
     ----------
@@ -128,6 +131,8 @@ def cider_reward(
         Drawn and baseline captions with the end; 0 after it.
     references : sequence (B) of sequences of word ids
         Without start and end.
+    weights : (float, float)
+        Of CIDEr-D and of BLEU-4.
     frequencies : DocumentFrequencies or None
         N-gram frequencies of the training references, counted with the end. None counts them
         over this batch, each image twice, as published.
@@ -137,10 +142,13 @@ def cider_reward(
     """
 
     def words(row: list[int]) -> list[int]:
-        spoken = [word_id for word_id in row if word_id not in (0, end)]
+        spoken = [word_id for word_id in row if word_id not in (0, start, end)]
         return spoken if parity or end not in row else [*spoken, end]
 
-    ended = [[[*reference, end] for reference in image] for image in references]
+    ended = [[[*reference, end] for reference in image] for image in references] * 2
     captions = [words(row) for row in [*word_ids.tolist(), *baseline.tolist()]]
-    _, scores = cider_d([*ended, *ended], captions, frequencies)
+    for_cider, for_bleu = weights
+    scores = for_cider * cider_d(ended, captions, frequencies)[1]
+    if for_bleu:
+        scores = scores + for_bleu * bleu(ended, captions)[1][3]
     return scores[: len(word_ids)] - scores[len(word_ids) :]

@@ -1,0 +1,209 @@
+"""Scheduled sampling and self-critical training against the original program."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from image_networks import Golden
+from original_gridtd import captioner_of, features_of
+from test_lrp_ic_gridtd import gradients_agree, live_features, neutral_words
+from torch import Tensor
+
+from capscope.decoding.sampling import argmax, given, roll_out
+from capscope.features.visual import Features
+from capscope.models.gridtd import GridTD
+from capscope.relevance.reweighting import inference_weights
+from capscope.training.batches import CaptionBatch
+from capscope.training.objectives import (
+    caption_log_probs,
+    caption_reward,
+    cross_entropy,
+    scheduled_sampling,
+    self_critical_loss,
+)
+
+ABSOLUTE = 1e-5
+KINDS = ["gridtd", "gridtd_bu"]
+LogProbs = Callable[[GridTD, Features, Tensor], Tensor]
+
+
+@pytest.fixture(params=KINDS)
+def golden(request: pytest.FixtureRequest) -> Golden:
+    return Golden(f"lrp_ic/{request.param}.npz")
+
+
+def special(golden: Golden) -> tuple[int, int]:
+    return golden.meta["word_map"]["<start>"], golden.meta["word_map"]["<end>"]
+
+
+def batch_of(golden: Golden) -> CaptionBatch:
+    steps = int(golden["caplens"].max()) - 1
+    targets = golden["caps"][:, 1 : steps + 1]
+    return CaptionBatch(golden["caps"][:, :steps], targets, targets != 0)
+
+
+def equal(found: Tensor, expected: Tensor, tolerance: float = ABSOLUTE) -> None:
+    torch.testing.assert_close(found, expected, rtol=0, atol=tolerance, check_dtype=False)
+
+
+def test_cross_entropy_over_the_words(golden: Golden) -> None:
+    captioner, _ = captioner_of(golden)
+    equal(cross_entropy(captioner, features_of(golden), batch_of(golden)), golden["xe_loss"])
+
+
+def test_scheduled_sampling(golden: Golden) -> None:
+    captioner, _ = captioner_of(golden)
+    batch, mask = batch_of(golden), golden["ss_mask"].bool()
+    found, _ = scheduled_sampling(captioner, features_of(golden), batch.inputs, mask)
+    expected = golden["ss_logits"].log_softmax(-1)
+    equal(found, expected)
+    loss = cross_entropy(captioner, features_of(golden), batch, mask)
+    spoken = expected.gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)
+    equal(loss, -spoken[batch.valid].mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scheduled_sampling_feeds_the_words_of_the_original(kind: str) -> None:
+    model, case = Golden(f"lrp_ic/{kind}.npz"), Golden("lrp_ic/scheduled_sampling2.npz")
+    captioner, _ = captioner_of(model)
+    features = features_of(model).select(case[f"{kind}/x_index"])
+    fed_ids = case[f"{kind}/fed_ids"]
+    generator = np.random.RandomState(int(case[f"{kind}/numpy_seed"]))
+    uniform = generator.uniform(0, 1, size=len(fed_ids))
+    assert np.array_equal(uniform, case.arrays[f"{kind}/ss_uniform"])
+    mask = torch.from_numpy(uniform < case.meta["ss_prob"])
+    assert torch.equal(mask, case[f"{kind}/ss_mask"].bool())
+    inputs = case[f"{kind}/caps"][:, : fed_ids.shape[1]]
+    log_probs, fed = scheduled_sampling(captioner, features, inputs, mask)
+    assert torch.equal(fed, fed_ids)
+    equal(log_probs, case[f"{kind}/ss_logits"].log_softmax(-1))
+
+
+def plain(golden: Golden) -> LogProbs:
+    start, end = special(golden)
+    return lambda captioner, features, word_ids: caption_log_probs(
+        captioner, features, word_ids, start=start, end=end
+    )
+
+
+def reweighted(golden: Golden) -> LogProbs:
+    """The sampled branch of LRP-SCST: the predictor's inputs are weighted by their relevance."""
+    start, end = special(golden)
+
+    def log_probs(captioner: GridTD, features: Features, word_ids: Tensor) -> Tensor:
+        fed = word_ids.masked_fill(word_ids == end, 0)[:, :-1]
+        inputs = torch.cat([fed.new_full((len(fed), 1), start), fed], 1)
+        moments = list(captioner.unroll(features, inputs, late_sentinel=True))
+        mixed = torch.cat([moment.mixed for moment in moments], 1)
+        h2 = torch.cat([moment.h2 for moment in moments], 1)
+        logits = captioner.readout(mixed + h2)
+        weights = inference_weights(h2, mixed, captioner.words, logits, neutral_words(golden))
+        logits = captioner.readout(weights[0] * h2 + weights[1] * mixed)
+        return logits.log_softmax(-1).gather(-1, word_ids.unsqueeze(-1)).squeeze(-1)
+
+    return log_probs
+
+
+class Joined(Golden):
+    """One fixture file, with the weights of another."""
+
+    def __init__(self, case: Golden, model: Golden) -> None:
+        self.arrays, self.meta, self.model = case.arrays, case.meta, model
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self.model[key] if key.startswith("w.") else super().__getitem__(key)
+
+
+MODES = {"scst": plain, "lrpscst": reweighted}
+
+
+def with_end(stored: Tensor, end: int) -> Tensor:
+    """Put the end back where the original stores 0 for it: the first of the trailing zeros."""
+    word_ids = stored.clone()
+    for row in word_ids:
+        length = int(row.nonzero().max()) + 1
+        row[length : length + 1] = end
+    return word_ids
+
+
+def spoken_part(word_ids: Tensor, end: int) -> Tensor:
+    return (torch.cumsum(word_ids == end, 1) - (word_ids == end).long()) == 0
+
+
+def references_of(all_caps: Tensor, start: int, end: int) -> list[list[list[int]]]:
+    return [
+        [[word for word in row if word not in (0, start, end)] for row in image]
+        for image in all_caps.tolist()
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", list(MODES))
+def test_self_critical_training(kind: str, mode: str) -> None:
+    model, case = Golden(f"lrp_ic/{kind}.npz"), Golden("lrp_ic/scst_rewards.npz")
+    start, end = special(model)
+    captioner, network = captioner_of(model)
+    rows = case[f"{kind}/x_index"]
+    features = live_features(model, network).select(rows)
+    forced = case[f"{kind}/forced_ids"]
+    steps = forced.shape[1]
+
+    with torch.no_grad():
+        memory = captioner.encode(features)
+        options = {"start": start, "end": end, "steps": steps}
+        greedy = roll_out(captioner, memory, argmax, **options).word_ids[:, 0]
+        drawn = roll_out(captioner, memory, given(forced.unsqueeze(1)), **options).word_ids[:, 0]
+    assert torch.equal(greedy.masked_fill(greedy == end, 0), case[f"{kind}/greedy"])
+    assert torch.equal(drawn.masked_fill(drawn == end, 0), case[f"{kind}/{mode}_sample"])
+
+    references = references_of(case[f"{kind}/all_caps"], start, end)
+    for name, weights in {"reward": (1.0, 0.0), "reward_half_bleu": (0.5, 0.5)}.items():
+        reward = caption_reward(
+            drawn, greedy, references, start=start, end=end, weights=weights, parity=True
+        )
+        expected = case.arrays[f"{kind}/{mode}_{name}"]
+        np.testing.assert_allclose(np.repeat(reward[:, None], steps, 1), expected, atol=1e-12)
+        log_probs = MODES[mode](model)(captioner, features, drawn)
+        loss = self_critical_loss(log_probs, drawn, torch.from_numpy(reward), end=end)
+        equal(loss, case[f"{kind}/{mode}_loss{name.removeprefix('reward')}"])
+        if name == "reward":
+            spoken = spoken_part(drawn, end)
+            equal(log_probs[spoken], case[f"{kind}/{mode}_logprobs"][spoken])
+            loss.backward()
+            gradients_agree(Joined(case, model), f"{kind}/grad_{mode}.", captioner, network)
+            features = Features(features.cells.detach())
+
+
+@pytest.mark.parametrize("mode", list(MODES))
+def test_self_critical_loss_of_the_first_fixtures(golden: Golden, mode: str) -> None:
+    start, end = special(golden)
+    captioner, network = captioner_of(golden)
+    features, expected = live_features(golden, network), golden[f"{mode}_logprobs"]
+    drawn = with_end(golden[f"{mode}_sample"], end)
+    log_probs = MODES[mode](golden)(captioner, features, drawn)
+    padding = MODES[mode](golden)(captioner, features, drawn.masked_fill(drawn == end, 0))
+    # The stored 0 is either the end or a drawn padding: only the log-probability tells.
+    is_padding = (drawn == end) & ((padding - expected).abs() < (log_probs - expected).abs())
+    drawn, log_probs = drawn.masked_fill(is_padding, 0), torch.where(is_padding, padding, log_probs)
+    counted = torch.cat([drawn[:, :1] >= 0, (drawn[:, :-1] != 0) & (drawn[:, :-1] != end)], 1)
+    equal(log_probs[counted], expected[counted])
+    greedy = with_end(golden["scst_greedy"], end)
+    references = references_of(golden["all_caps"], start, end)
+    reward = caption_reward(drawn, greedy, references, start=start, end=end, parity=True)
+    np.testing.assert_allclose(reward, golden.arrays[f"{mode}_reward"][:, 0], atol=1e-12)
+    loss = self_critical_loss(log_probs, drawn, torch.from_numpy(reward), end=end)
+    equal(loss, golden[f"{mode}_loss"])
+
+
+def test_the_reward_strings_of_the_fixture_are_those_of_the_ids() -> None:
+    case = Golden("lrp_ic/scst_rewards.npz")
+    for kind in KINDS:
+        model = Golden(f"lrp_ic/{kind}.npz")
+        start, end = special(model)
+        words = {index: word for word, index in model.meta["word_map"].items()}
+        found = [
+            [" ".join(words[word] for word in reference) for reference in image]
+            for image in references_of(case[f"{kind}/all_caps"], start, end)
+        ]
+        assert found == case.meta["info"][kind]["references"]
