@@ -1,0 +1,116 @@
+"""The whole workflow on a handful of images, and Snakemake and DVC side by side."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pandas as pd
+import pytest
+from conftest import ROOT, Project, make_project
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+RULES = "decode evaluate relevance measure write_report".split()
+
+
+def test_the_workflow_runs_to_its_page(finished):
+    results = finished.folder / "results" / "smoke"
+    page = (results / "report" / "index.html").read_text("utf-8")
+    assert "<html" in page
+    assert len(pd.read_csv(results / "scores" / "captions.csv"))
+    for log in (results / "logs").rglob("*.log"):
+        assert "Traceback" not in log.read_text(), log
+    times = list((results / "logs").rglob("*.tsv"))
+    assert len(times) == finished.log.count("localrule ") + finished.log.count("\nrule ") - 1 or times
+
+
+def test_nothing_is_left_to_do_after_a_run(finished):
+    assert finished.planned() == {}
+    assert "Nothing to be done" in finished.snakemake().stdout
+
+
+@pytest.mark.parametrize(
+    ("overlay", "rules"),
+    [
+        ({"report": {"images": 1}}, {"write_report"}),
+        ({"metrics": {"timeout": 99}}, {"evaluate", "write_report"}),
+        ({"benchmarks": {"sigma": 1.5}}, {"measure", "write_report"}),
+        ({"explanations": {"epsilon": 0.1}}, {"relevance", "measure", "write_report"}),
+        ({"decoding": {"beam": 2}}, set(RULES)),
+        ({"seeds": [1, 2]}, {"train_captioner", *RULES}),
+        ({"systems": {"gridtd": {"xe": {"epochs": 2}}}}, {"train_captioner", *RULES}),
+        (
+            {"systems": {"gridtd": {"vocabulary": {"min_count": 2}}}},
+            {"build_vocabulary", "train_captioner", *RULES},
+        ),
+        ({"features": {"grid": {"batch_size": 9}}}, {"extract_grid", "train_captioner", *RULES}),
+        (
+            {"backbone": {"epochs": 2}},
+            {"train_backbone", "extract_grid", "train_captioner", *RULES},
+        ),
+    ],
+    ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
+)
+def test_a_changed_parameter_runs_exactly_the_rules_that_depend_on_it(finished, overlay, rules):
+    assert set(finished.planned(overlay)) - {"all", "total"} == rules
+
+
+def test_a_wrong_parameter_stops_before_any_job_and_is_named(finished):
+    (finished.folder / "overlay.yaml").write_text("decoding: {baem: 5}\n")
+    done = finished.snakemake("--configfile", "overlay.yaml", "--", "all", check=False)
+    assert done.returncode != 0
+    assert "decoding.baem: unknown key; did you mean 'beam'?" in done.stdout
+
+
+def test_the_command_of_the_readme_takes_an_overlay_before_the_target(finished):
+    shutil.copyfile(ROOT / "all", finished.folder / "all")
+    overlay = ["--configfile", "config/smoke.yaml", "all"]
+    assert "Nothing to be done" in finished.snakemake(*overlay).stdout
+
+
+def test_dvc_and_snakemake_leave_each_other_nothing_to_do(finished, tmp_path):
+    before = finished.writing_times()
+    first = finished.run("dvc", "repro")
+    assert first.stdout.count("Nothing to be done") == 4
+    assert finished.writing_times() == before
+    assert "Data and pipelines are up to date" in finished.run("dvc", "repro").stdout
+    assert finished.planned() == {}
+
+    finished.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"))
+    finished.run("dvc", "push")
+    finished.run("git", "add", ".")
+    finished.run("git", "commit", "--quiet", "--message", "results")
+    clone = Project(tmp_path / "clone")
+    finished.run("git", "clone", "--quiet", ".", str(clone.folder))
+    clone.run("dvc", "pull")
+    clone.snakemake("--touch", "all")
+    assert clone.planned() == {}
+    assert "Nothing to be done" in clone.snakemake("all").stdout
+    assert "Data and pipelines are up to date" in clone.run("dvc", "repro").stdout
+    assert clone.outputs() == finished.outputs()
+
+
+def test_a_killed_run_is_taken_up_again_and_ends_with_the_same_results(finished, tmp_path):
+    project = make_project(tmp_path / "killed")
+    started = subprocess.Popen(
+        ["snakemake", "--cores", "2", "all"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    log = project.folder / "results/smoke/logs/train/gridtd-xe-seed1.log"
+    try:
+        while not log.exists() and started.poll() is None:
+            time.sleep(0.1)
+        second = project.snakemake("all", check=False)
+    finally:
+        os.killpg(started.pid, signal.SIGKILL)
+        started.wait()
+    assert second.returncode != 0
+    assert "another snakemake is at work on results/smoke" in second.stdout
+    project.snakemake("all")
+    assert project.outputs() == finished.outputs()
