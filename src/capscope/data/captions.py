@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -115,13 +116,16 @@ def write_captions(path: Path, captions: EncodedCaptions) -> None:
     """Write ``captions.h5`` in the layout of ORT's labels, plus ``image_ids``."""
     import h5py
 
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    content = io.BytesIO()  # HDF5 itself does not survive a full disk
+    with h5py.File(content, "w") as file:
         file.attrs["vocabulary_sha256"] = captions.vocabulary_sha256
         file["labels"] = captions.labels
         file["label_length"] = captions.lengths.astype(np.uint32)
         file["label_start_ix"] = captions.first.astype(np.uint32)
         file["label_end_ix"] = captions.last.astype(np.uint32)
         file["image_ids"] = captions.image_ids
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def read_captions(path: Path, vocabulary: Vocabulary) -> EncodedCaptions:

@@ -8,6 +8,7 @@ HDF5 in between. The file is also written at that place, so that a full disk sho
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,7 +69,8 @@ class FeatureWriter:
 
     def append(self, cells: Tensor) -> None:
         """Write the features (B, h*w, D) of the next B images."""
-        rows = np.ascontiguousarray(cells.numpy(force=True), self.dtype)
+        with np.errstate(over="ignore"):  # an overflow is reported below, with the image
+            rows = np.ascontiguousarray(cells.numpy(force=True), self.dtype)
         ids = self.ids[self.done : self.done + len(rows)]
         if rows.shape[1:] != self.shape or len(ids) < len(rows):
             raise ValueError(f"features of shape {rows.shape} do not fit {self.shape}")
@@ -136,6 +138,7 @@ def create_store(
         free = shutil.disk_usage(folder).free
         if needed > free:
             raise CapscopeError(f"{path} needs {needed:,} bytes, {folder} has {free:,} left")
+        os.truncate(temporary, needed)  # refused here beyond a limit; HDF5 crashes on such errors
         writer = FeatureWriter(temporary, np.array(ids, np.int64), (cells, dim), kind, attributes)
         try:
             yield writer
