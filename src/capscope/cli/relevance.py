@@ -18,7 +18,7 @@ from capscope.cli.options import FILE, FOLDER, params_options
     "features_dir",
     type=FOLDER,
     required=True,
-    help="Features of the run, with extractor.",
+    help="Features of the run.",
 )
 @click.option("--split", required=True, help="Split whose captions are explained.")
 @click.option("--explainer", required=True, help="Method: lrp, attention, gradcam, ...")

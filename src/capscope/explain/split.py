@@ -21,7 +21,7 @@ from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
 from capscope.explain.store import Captions, write_relevance
 from capscope.explain.subject import Subject
-from capscope.features.grid import GridExtractor
+from capscope.features.grid import EXTRACTOR_FILE, GridExtractor
 from capscope.features.store import FeatureStore
 from capscope.files import MANIFEST, read_json
 from capscope.models.checkpoint import Run, load_run
@@ -46,7 +46,7 @@ def explain_split(
     Parameters
     ----------
     run_dir, data_dir, features_dir : Path
-        The run, its data set, and the features with the extractor that made them.
+        The run, its data set, and features of the kind that it was trained with.
     out : Path
         Gets ``relevance.h5`` and its manifest.
     params : dict
@@ -82,11 +82,18 @@ def explain_split(
     )
 
 
-def open_subject(run_dir: Path, features_dir: Path) -> tuple[Run, Subject]:
-    """Load a run and the extractor of its features; they must belong together."""
+def open_subject(run_dir: Path, features_dir: Path | None = None) -> tuple[Run, Subject]:
+    """Load a run with the extractor that training put beside it.
+
+    If `features_dir` is given, its features must be of the kind that the run was trained with.
+    """
     run = load_run(run_dir)
-    run.check_features(FeatureStore.open(features_dir))
-    return run, Subject(run.captioner, run.vocabulary, GridExtractor.load(features_dir))
+    if features_dir is not None:
+        run.check_features(FeatureStore.open(features_dir))
+    extractor = None
+    if (run_dir / EXTRACTOR_FILE).exists():
+        extractor = GridExtractor.load(run_dir)
+    return run, Subject(run.captioner, run.vocabulary, extractor)
 
 
 def read_captions(path: Path, run: Run, images: int) -> Captions:

@@ -1,0 +1,50 @@
+"""``capscope benchmark``: measure how good explanations are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from capscope.cli.options import FILE, FOLDER, params_options
+
+BENCHMARKS = ("ground-truth", "removal", "conservation")
+
+
+class BenchmarkName(click.Choice[str]):
+    """A benchmark; ``_`` and ``-`` are the same, because tables are called ground_truth.csv."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the name with ``-``."""
+        return super().convert(value.replace("_", "-"), param, ctx)
+
+
+@click.command()
+@click.argument("name", type=BenchmarkName(BENCHMARKS), metavar="|".join(BENCHMARKS))
+@params_options
+@click.option("--run", "run_dir", type=FOLDER, required=True, help="Run with its relevance.")
+@click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
+@click.option("--features", "features_dir", type=FOLDER, required=True, help="Features of the run.")
+@click.option("--out", type=FILE, required=True, help="CSV.")
+def command(
+    name: str,
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    run_dir: Path,
+    data_dir: Path,
+    features_dir: Path,
+    out: Path,
+) -> None:
+    """Measure how good the explanations of a run are.
+
+    \b
+    ground-truth  does the relevance of a word lie on what the word is about?
+    removal       is the most relevant object the one whose removal costs the word most?
+    conservation  how much of the relevance that was sent down arrives?
+    """
+    from capscope.benchmarks.run import run_benchmark
+    from capscope.params import load_params
+
+    run_benchmark(
+        name, run_dir, data_dir, features_dir, out, load_params(params_files, assignments)
+    )

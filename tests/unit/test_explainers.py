@@ -1,0 +1,210 @@
+"""Explainers against exact contributions, brute force and plain autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from linear_captioner import CHANNELS, SIZE, VOCABULARY, linear_subject
+from torch import nn
+
+from capscope.errors import CapscopeError
+from capscope.explain import EXPLAINERS, explainer_class
+from capscope.explain.explanation import Explanation
+from capscope.explain.subject import Subject
+from capscope.features.grid import GridExtractor
+from capscope.models.gridtd import GridTD
+
+BATCH, WORDS = 3, 4
+LENGTHS = torch.tensor([4, 2, 3])
+
+
+def examples(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator) + 0.1
+    word_ids = torch.randint(1, 4, (BATCH, WORDS), generator=generator)
+    return images, word_ids
+
+
+def explain(name: str, subject: Subject, epsilon: float = 1e-7) -> Explanation:
+    images, word_ids = examples()
+    explainer = explainer_class(name)(subject, epsilon)
+    return explainer.explain(images, subject.look(images), subject.inputs(word_ids), LENGTHS)
+
+
+def logits(subject: Subject, images: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        hidden = subject.captioner.hidden(subject.look(images), inputs[:, :-1])
+        return subject.captioner.readout(hidden.values, inputs[:, 1:])
+
+
+def gridtd_subject() -> Subject:
+    torch.manual_seed(3)
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, CHANNELS, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+    )
+    extractor = GridExtractor("toy", network, SIZE, layer="5", scale=2.0, positions=4)
+    captioner = GridTD(len(VOCABULARY), extractor.dim, embedding=6, hidden=8, attention=5)
+    return Subject(captioner.eval(), VOCABULARY, extractor)
+
+
+@pytest.mark.parametrize("name", ["lrp", "gradient_x_input", "gradient_lrp"])
+def test_pixels_of_a_linear_model_equal_what_each_pixel_adds_to_the_logit(name: str) -> None:
+    subject = linear_subject()
+    images, word_ids = examples()
+    inputs = subject.inputs(word_ids)
+    found = explain(name, subject).pixels
+    whole = logits(subject, images, inputs)
+    for row in range(SIZE):
+        for column in range(SIZE):
+            without = images.clone()
+            without[:, :, row, column] = 0
+            added = whole - logits(subject, without, inputs)
+            for n, length in enumerate(LENGTHS.tolist()):
+                torch.testing.assert_close(
+                    found[n, :length, row, column], added[n, :length], atol=2e-5, rtol=1e-3
+                )
+
+
+@pytest.mark.parametrize("name", ["lrp", "gradient_x_input", "gradient_lrp"])
+def test_cells_and_words_of_a_linear_model_get_their_exact_contributions(name: str) -> None:
+    subject = linear_subject()
+    captioner = subject.captioner
+    images, word_ids = examples()
+    inputs, cells = subject.inputs(word_ids), subject.look(images).cells
+    found = explain(name, subject)
+    weights = captioner.words.weight
+    for n, length in enumerate(LENGTHS.tolist()):
+        for t in range(length):
+            vector = weights[inputs[n, t + 1]]
+            from_cells = captioner.projection(cells[n]) @ vector / cells.shape[1]
+            torch.testing.assert_close(found.grid[n, t], from_cells, atol=1e-5, rtol=1e-4)
+            for i in range(WORDS):
+                spoken = captioner.embedding.weight[inputs[n, i]] @ vector
+                expected = float(spoken.detach()) if i <= t else 0.0
+                assert float(found.words[n, t, i]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_lrp_of_a_linear_model_conserves_relevance_down_to_the_pixels() -> None:
+    account = explain("lrp", linear_subject()).conservation
+    torch.testing.assert_close(account["start"], account["grid"] + account["words"])
+    torch.testing.assert_close(account["network"], account["grid"])
+    torch.testing.assert_close(account["pixels"], account["grid"], atol=1e-5, rtol=1e-4)
+
+
+def test_gradcam_of_a_linear_model_is_the_positive_part_of_each_cells_contribution() -> None:
+    subject = linear_subject()
+    cam, contributions = explain("gradcam", subject), explain("lrp", subject)
+    torch.testing.assert_close(cam.grid, contributions.grid.clamp(min=0), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gradient_x_input", "gradcam"])
+def test_gradients_of_gridtd_equal_plain_autograd_word_by_word(name: str) -> None:
+    subject = gridtd_subject()
+    images, word_ids = examples()
+    inputs = subject.inputs(word_ids)
+    found = explain(name, subject)
+    for t in range(WORDS):
+        pixels = images.clone().requires_grad_()
+        cells = subject.network(pixels)
+        cells.retain_grad()
+        features = subject.look(images)._replace(cells=cells)
+        values = subject.captioner.hidden(features, inputs[:, :-1]).values
+        subject.captioner.readout(values)[torch.arange(BATCH), t, inputs[:, t + 1]].sum().backward()
+        if name == "gradient_x_input":
+            expected = (cells.grad * cells).sum(-1)
+            image = (pixels.grad * pixels).sum(1)
+        else:
+            expected = torch.relu((cells.grad.mean(1, keepdim=True) * cells).sum(-1))
+            image = nn.functional.interpolate(
+                expected.view(BATCH, 1, 2, 2), (SIZE, SIZE), mode="bilinear"
+            )
+            image = image[:, 0] * 4 / SIZE**2
+        for n, length in enumerate(LENGTHS.tolist()):
+            if t < length:
+                torch.testing.assert_close(found.grid[n, t], expected[n], atol=1e-6, rtol=1e-4)
+                torch.testing.assert_close(found.pixels[n, t], image[n], atol=1e-6, rtol=1e-4)
+
+
+def test_attention_is_what_the_captioner_attends_to() -> None:
+    subject = gridtd_subject()
+    images, word_ids = examples()
+    attended = subject.captioner.hidden(subject.look(images), subject.inputs(word_ids)[:, :-1])
+    found = explain("attention", subject)
+    assert found.grid[0].equal(attended.attention[0].detach())
+    assert found.words is None
+
+
+def test_attention_of_a_captioner_without_any_is_an_error_that_says_so() -> None:
+    with pytest.raises(CapscopeError, match="LinearCaptioner has no attention"):
+        explain("attention", linear_subject())
+
+
+def test_the_feature_norm_is_the_same_for_every_word() -> None:
+    subject = gridtd_subject()
+    found = explain("feature_norm", subject)
+    images, _ = examples()
+    norm = subject.look(images).cells.norm(dim=-1)
+    for t in range(WORDS):
+        torch.testing.assert_close(found.grid[0, t], norm[0])
+        torch.testing.assert_close(found.pixels[0, t], found.pixels[0, 0])
+
+
+def test_a_random_decoder_leaves_the_trained_one_alone_and_is_repeatable() -> None:
+    subject = gridtd_subject()
+    before = {name: value.clone() for name, value in subject.captioner.state_dict().items()}
+    first, second = explain("random_decoder", subject), explain("random_decoder", subject)
+    assert all(value.equal(before[name]) for name, value in subject.captioner.state_dict().items())
+    assert first.pixels.equal(second.pixels)
+    assert not torch.allclose(first.grid, explain("lrp", subject).grid)
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_every_explainer_gives_maps_of_all_words_and_zeros_beyond_the_caption(name: str) -> None:
+    subject = gridtd_subject()
+    found = explain(name, subject, epsilon=0.01)
+    assert found.grid.shape == (BATCH, WORDS, 4)
+    assert found.pixels.shape == (BATCH, WORDS, SIZE, SIZE)
+    assert found.pixels.isfinite().all()
+    assert found.grid[1, 2:].eq(0).all()
+    assert found.pixels[1, 2:].eq(0).all()
+    assert found.grid[1, :2].ne(0).any()
+    if found.words is not None:
+        assert found.words.shape == (BATCH, WORDS, WORDS)
+        assert found.words.triu(1).eq(0).all()
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_a_caption_is_explained_alike_alone_and_in_a_batch(name: str) -> None:
+    subject = gridtd_subject()
+    images, word_ids = examples()
+    together = explain(name, subject, epsilon=0.01)
+    alone = explainer_class(name)(subject, 0.01).explain(
+        images[1:2],
+        subject.look(images[1:2]),
+        subject.inputs(word_ids[1:2, :2]),
+        LENGTHS[1:2],
+    )
+    torch.testing.assert_close(alone.grid[0], together.grid[1, :2], atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(alone.pixels[0], together.pixels[1, :2], atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_without_images_explanations_end_at_the_visual_features(name: str) -> None:
+    subject = gridtd_subject()
+    images, word_ids = examples()
+    blind = Subject(subject.captioner, VOCABULARY)
+    features = subject.look(images)
+    found = explainer_class(name)(blind).explain(None, features, blind.inputs(word_ids), LENGTHS)
+    assert found.pixels is None
+    with pytest.raises(CapscopeError, match="no network"):
+        explainer_class("lrp")(blind).explain(images, features, blind.inputs(word_ids), LENGTHS)
+
+
+def test_an_unknown_explainer_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(CapscopeError, match="lrp, attention, gradcam"):
+        explainer_class("magic")
