@@ -48,7 +48,7 @@ rule evaluate:
         runs=expand("--run {run}", run=RUNS),
         out=subpath(output.table, parent=True),
         file=f"results/{DATASET}/params.json",
-        settings=config["metrics"],
+        settings=[config["metrics"], RESAMPLING],
     shell:
         "capscope evaluate --params {params.file} --data {params.data} {params.runs}"
         " --out {params.out} > {log} 2>&1"

@@ -63,6 +63,8 @@ EXPLAINING = {
     if key not in ("explainers", "controls")
 }
 
+RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
+
 # Jobs find the capscope command beside the interpreter even where its environment is not
 # activated. glibc returns large blocks to the system at once by default; PyTorch asks for them
 # again in the next step, and clearing the pages costs up to half of the time.
