@@ -36,22 +36,45 @@ def bleu(
     if len(references) != len(candidates):
         raise ValueError(f"{len(references)} images but {len(candidates)} candidates")
     ngrams = ReferenceNgrams(references)
-    return bleu_of_counts(ngrams, ngrams.index.count(candidates), np.arange(len(candidates)))
+    sums = bleu_sums(ngrams, ngrams.index.count(candidates), np.arange(len(candidates)))
+    return bleu_of_sums(sums.sum(0)), bleu_of_sums(sums).T
 
 
-def bleu_of_counts(
-    ngrams: ReferenceNgrams, found: Sequence[Counts], image: Integers
-) -> tuple[Scores, Scores]:
-    """Score captions whose n-grams ``ngrams.index`` has counted; `image` is the image of each."""
+def bleu_sums(ngrams: ReferenceNgrams, found: Sequence[Counts], image: Integers) -> Scores:
+    """Count what BLEU sums over images.
+
+    Parameters
+    ----------
+    ngrams : ReferenceNgrams
+    found : sequence of Counts
+        The captions' n-grams, counted by ``ngrams.index``.
+    image : ndarray (N,)
+        Place of each caption's image.
+
+    Returns
+    -------
+    ndarray (N, 10)
+        Matched n-grams and all n-grams for n = 1..4, length, length of the closest reference.
+    """
     lengths = _sums(found[0].caption, found[0].count, len(image))
-    guesses = np.maximum(lengths - np.arange(ORDERS)[:, None], 0)
+    guesses = np.maximum(lengths[:, None] - np.arange(ORDERS), 0)
     correct = np.empty_like(guesses)
     for order, (counts, table) in enumerate(zip(found, ngrams.orders, strict=True)):
         most = table.most[table.find(image[counts.caption], counts.ngram)]
-        correct[order] = _sums(counts.caption, np.minimum(counts.count, most), len(image))
+        correct[:, order] = _sums(counts.caption, np.minimum(counts.count, most), len(image))
     closest = _closest_length(ngrams, lengths, image)
-    corpus = _score(correct.sum(1), guesses.sum(1), lengths.sum(), closest.sum())
-    return corpus, _score(correct, guesses, lengths, closest)
+    return np.column_stack([correct, guesses, lengths, closest]).astype(np.float64)
+
+
+def bleu_of_sums(sums: Scores) -> Scores:
+    """Return BLEU-1..4, (..., 4), of sums over one image or many, (..., 10)."""
+    correct, guesses = sums[..., :ORDERS], sums[..., ORDERS : 2 * ORDERS]
+    length, reference_length = sums[..., -2, None], sums[..., -1, None]
+    precision = np.cumprod((correct + TINY) / (guesses + SMALL), axis=-1)
+    ratio = (length + TINY) / (reference_length + SMALL)
+    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    scores: Scores = precision ** (1 / np.arange(1, ORDERS + 1)) * brevity
+    return scores
 
 
 def _closest_length(ngrams: ReferenceNgrams, lengths: Integers, image: Integers) -> Integers:
@@ -61,17 +84,6 @@ def _closest_length(ngrams: ReferenceNgrams, lengths: Integers, image: Integers)
     theirs = ngrams.lengths[reference]
     best_first = np.lexsort((theirs, np.abs(theirs - lengths[caption]), caption))
     return theirs[best_first[np.flatnonzero(np.diff(caption, prepend=-1))]]
-
-
-def _score(
-    correct: Integers, guesses: Integers, lengths: Integers, reference_lengths: Integers
-) -> Scores:
-    precision = np.cumprod((correct + TINY) / (guesses + SMALL), axis=0)
-    orders = np.arange(1, ORDERS + 1).reshape(-1, *[1] * (correct.ndim - 1))
-    ratio = (lengths + TINY) / (reference_lengths + SMALL)
-    brevity = np.exp(np.minimum(0.0, 1 - 1 / ratio))
-    score: Scores = precision ** (1 / orders) * brevity
-    return score
 
 
 def _sums(place: Integers, values: Integers, size: int) -> Integers:

@@ -30,6 +30,7 @@ ALPHA, BETA, GAMMA, DELTA = 0.85, 0.20, 0.60, 0.75
 STAGE_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])  # exact, stem, synonym, paraphrase
 
 STATISTICS = 23
+CHUNKS = 20  # place of the chunks among them
 LONGEST = 250  # words; the cost of an alignment explodes with length
 
 
@@ -124,7 +125,7 @@ class Meteor:
     def _ask(self, requests: list[str]) -> list[list[float]]:
         answers: list[list[float]] = []
         failures = 0
-        with tqdm(total=len(requests), desc="METEOR", unit="caption", leave=False) as progress:
+        with tqdm(total=len(requests), desc="METEOR", unit="caption", delay=2) as progress:
             while len(answers) < len(requests):
                 try:
                     self._send(requests[len(answers) :])
@@ -186,37 +187,35 @@ class Meteor:
         return f"Java said: {said} " if said else ""
 
 
-def meteor_scores(statistics: NDArray[np.float64]) -> tuple[float, Scores]:
-    """Compute METEOR from the numbers of all images: (corpus score, score per image (N,)).
-
-    The corpus score sums the numbers over images first, chunks only of images where not
-    everything is matched in one chunk.
-    """
-    per_image = _score(statistics, _chunks(statistics))
-    total = statistics.sum(axis=0, keepdims=True)
-    corpus = _score(total, _chunks(statistics).sum(keepdims=True))
-    return float(corpus[0]), per_image
+def meteor_scores(statistics: Scores) -> tuple[float, Scores]:
+    """Compute METEOR from the numbers (N, 23) of all images: corpus score, score per image."""
+    sums = meteor_sums(statistics)
+    return float(meteor_of_sums(sums.sum(axis=0))), meteor_of_sums(sums)
 
 
-def _chunks(statistics: NDArray[np.float64]) -> Scores:
+def meteor_sums(statistics: Scores) -> Scores:
+    """Return what METEOR sums over images: chunks count only where not all is matched in one."""
     length, reference_length = statistics[:, 0], statistics[:, 1]
-    chunks, matched, reference_matched = statistics[:, 20:].T
+    chunks, matched, reference_matched = statistics[:, CHUNKS:].T
     perfect = (chunks == 1) & (matched == length) & (reference_matched == reference_length)
-    return np.where(perfect, 0.0, chunks)
+    sums = statistics.copy()
+    sums[perfect, CHUNKS] = 0.0
+    return sums
 
 
-def _score(statistics: NDArray[np.float64], chunks: Scores) -> Scores:
-    words, function = statistics[:, :2], statistics[:, 2:4]  # of the caption, of the reference
-    found = STAGE_WEIGHTS @ statistics[:, 4:20].reshape(-1, 4, 4)
-    matched = DELTA * found[:, :2] + (1 - DELTA) * found[:, 2:]
+def meteor_of_sums(sums: Scores) -> Scores:
+    """Return METEOR (...) of sums over one image or many, (..., 23)."""
+    words, function = sums[..., :2], sums[..., 2:4]  # of the caption, of the reference
+    found = STAGE_WEIGHTS @ sums[..., 4:CHUNKS].reshape(*sums.shape[:-1], 4, 4)
+    matched = DELTA * found[..., :2] + (1 - DELTA) * found[..., 2:]
     total = DELTA * (words - function) + (1 - DELTA) * function
-    precision, recall = np.divide(matched, total, out=np.zeros_like(total), where=total > 0).T
+    rate = np.divide(matched, total, out=np.zeros_like(total), where=total > 0)
+    precision, recall = rate[..., 0], rate[..., 1]
+    weighted = ALPHA * precision + (1 - ALPHA) * recall
     scored = (precision > 0) & (recall > 0)
-    precision, recall = precision[scored], recall[scored]
-    f_mean = precision * recall / (ALPHA * precision + (1 - ALPHA) * recall)
-    fragmentation = chunks[scored] / statistics[scored, 21:].mean(axis=1)
-    scores = np.zeros(len(statistics))
-    scores[scored] = f_mean * (1 - GAMMA * fragmentation**BETA)
+    f_mean = np.divide(precision * recall, weighted, out=np.zeros_like(weighted), where=scored)
+    aligned = np.maximum(sums[..., CHUNKS + 1 :].mean(axis=-1), 0.5)  # 0 only where f_mean is
+    scores: Scores = f_mean * (1 - GAMMA * (sums[..., CHUNKS] / aligned) ** BETA)
     return scores
 
 

@@ -1,0 +1,62 @@
+"""All metrics of captions: which way is better, and what each one is, in one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a reader must know about a metric."""
+
+    name: str
+    direction: str
+    """``higher`` or ``lower``: what is better."""
+    definition: str
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        *(
+            Metric(f"BLEU-{n}", "higher", f"n-gram precision up to n = {n}, brevity penalty")
+            for n in (1, 2, 3, 4)
+        ),
+        Metric("METEOR", "higher", "METEOR 1.5: aligned words, stems, synonyms and paraphrases"),
+        Metric("ROUGE-L", "higher", "longest common subsequence, F with beta 1.2"),
+        Metric(
+            "CIDEr",
+            "higher",
+            "CIDEr-D from 0 to 10 (1.0 is printed as 100 in papers), document frequencies from "
+            "the evaluated references",
+        ),
+        Metric(
+            "object_precision",
+            "higher",
+            "named object classes that are depicted (boxes or references), of all named",
+        ),
+        Metric(
+            "object_recall",
+            "higher",
+            "named object classes, of those named by at least 60 % of the references (3 of 5)",
+        ),
+        Metric("object_f1", "higher", "F1 of object_precision and object_recall"),
+        Metric("CHAIR-i", "lower", "mentions of objects that are not depicted, of all mentions"),
+        Metric("CHAIR-s", "lower", "captions with a mention of an object that is not depicted"),
+        Metric(
+            "colour_accuracy",
+            "higher",
+            "right colours, of the coloured mentions of objects in the scene",
+        ),
+        Metric(
+            "left_right_accuracy",
+            "higher",
+            "true claims of left or right about objects in the scene; chance is a coin",
+        ),
+        Metric(
+            "relation_accuracy",
+            "higher",
+            "true claims about positions of objects in the scene, all relations",
+        ),
+    )
+}
