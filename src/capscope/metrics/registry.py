@@ -58,5 +58,16 @@ METRICS = {
             "higher",
             "true claims about positions of objects in the scene, all relations",
         ),
+        Metric(
+            "word_precision",
+            "higher",
+            "frequent words that some reference uses, of those in captions; mean over 25 words",
+        ),
+        Metric(
+            "word_recall",
+            "higher",
+            "frequent words in captions, of those that some reference uses; mean over 25 words",
+        ),
+        Metric("word_f1", "higher", "F1 of each frequent word's precision and recall, mean"),
     )
 }

@@ -10,6 +10,7 @@ from capscope.data.annotations import INSTANCES_FILE, Image
 from capscope.data.entities import read_instances
 from capscope.data.scenes.recipe import Recipe
 from capscope.data.scenes.write import read_recipes
+from capscope.metrics.frequent import FREQUENT_WORDS, frequent_word_measures
 from capscope.metrics.objects import ObjectWords, Words, coco_words, object_measures, scene_words
 from capscope.metrics.scenes import scene_measures
 from capscope.metrics.statistics import Measure
@@ -22,6 +23,7 @@ class ObjectTruth:
     words: ObjectWords
     depicted: Mapping[int, frozenset[str]]
     recipes: Mapping[int, Recipe] | None = None
+    frequent: Sequence[str] = ()
 
     def measures(
         self,
@@ -29,11 +31,13 @@ class ObjectTruth:
         references: Sequence[Sequence[Words]],
         captions: Sequence[Words],
     ) -> dict[str, Measure]:
-        """Score the objects, and for scenes colours and positions, that captions name."""
+        """Score the objects that captions name; for scenes also colours and positions."""
         boxes = [self.depicted.get(image.id, frozenset()) for image in images]
         measures = object_measures(self.words, boxes, references, captions)
         if self.recipes is not None:
             measures |= scene_measures([self.recipes[image.id] for image in images], captions)
+        if self.frequent:
+            measures |= frequent_word_measures(self.frequent, references, captions)
         return measures
 
 
@@ -55,4 +59,4 @@ def read_truth(data_dir: Path) -> ObjectTruth | None:
         image_id: frozenset(one.category for one in objects)
         for image_id, objects in instances.by_image.items()
     }
-    return ObjectTruth(coco_words(), depicted)
+    return ObjectTruth(coco_words(), depicted, frequent=FREQUENT_WORDS["coco2017"])

@@ -1,0 +1,217 @@
+"""Evaluating captions: the function, the command, bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from capscope.cli.evaluate import command
+from capscope.data.scenes.write import write_scenes
+from capscope.errors import CapscopeError
+from capscope.metrics.evaluate import evaluate, leave_one_out
+from capscope.metrics.meteor import Meteor
+from capscope.metrics.results import check_ids, read_results
+
+REFERENCES = {
+    "one": ["A man rides a horse.", "A person on a horse!"],
+    "two": ["The cat sits.", "A cat is sitting down."],
+}
+CANDIDATES = {"two": "the cat sits", "one": "a man on a horse"}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    sizes = {"seed": 3, "size": 64, "train": 1, "val": 1, "test": 6, "shift": 4, "bias": 0.8}
+    write_scenes(folder, sizes)
+    return folder
+
+
+@pytest.fixture
+def params(tmp_path) -> Path:
+    loaded = yaml.safe_load(Path("params.yaml").read_text())
+    loaded["metrics"]["meteor"] = False
+    loaded["benchmarks"]["bootstrap"] = 20
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(loaded))
+    return path
+
+
+def make_run(folder: Path, scenes: Path, seed: int, splits=("test", "shift")) -> Path:
+    images = json.loads((scenes / "dataset.json").read_text())["images"]
+    (folder / "decoded").mkdir(parents=True)
+    info = {"system": "gridtd", "stage": "xe", "seed": seed}
+    (folder / "model.json").write_text(json.dumps(info))
+    for split in splits:
+        captions = [
+            {"image_id": image["cocoid"], "caption": image["sentences"][seed]["raw"]}
+            for image in images
+            if image["split"] == split
+        ]
+        (folder / "decoded" / f"{split}.json").write_text(json.dumps(captions))
+    return folder
+
+
+def test_measures_come_in_the_order_of_the_references():
+    measures = evaluate(REFERENCES, CANDIDATES, meteor=False)
+    assert list(measures) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
+    assert measures["ROUGE-L"].per_image[1] == 1.0
+    assert measures["CIDEr"].value == pytest.approx(measures["CIDEr"].per_image.mean())
+
+
+@pytest.mark.slow
+def test_meteor_is_part_of_the_evaluation_unless_refused():
+    measures = evaluate(REFERENCES, CANDIDATES)
+    assert measures["METEOR"].per_image[1] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("references", "candidates", "message"),
+    [
+        ({1: ["a"], 2: ["b"]}, {1: "a"}, r"1 references without a caption \(image ids 2\)"),
+        ({1: ["a"]}, {1: "a", 7: "b", 9: "c"}, r"2 captions without references \(image ids 7, 9\)"),
+        ({1: []}, {1: "a"}, "image 1 needs a list with at least one reference"),
+        ({1: "a cat"}, {1: "a"}, "image 1 needs a list"),
+        ({1: ["a", None]}, {1: "a"}, "image 1: captions and references must be strings"),
+        ({1: ["a"]}, {1: ["a"]}, "image 1: captions and references must be strings"),
+        ({}, {}, "nothing to evaluate"),
+    ],
+)
+def test_wrong_input_is_named(references, candidates, message):
+    with pytest.raises(CapscopeError, match=message):
+        evaluate(references, candidates, meteor=False)
+
+
+def test_empty_and_huge_captions_are_scored():
+    candidates = {"one": "", "two": "cat " * 5000}
+    measures = evaluate(REFERENCES, candidates, meteor=False)
+    assert measures["CIDEr"].per_image[0] == 0.0
+    assert 0 < measures["BLEU-1"].per_image[1] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not json", "is not valid JSON"),
+        ("{}", "expected a list of captions"),
+        ("[3]", "entry 0 is not an object"),
+        ('[{"caption": "a"}]', "entry 0 needs a whole number 'image_id', found None"),
+        ('[{"image_id": true, "caption": "a"}]', "found True"),
+        ('[{"image_id": 1}]', "image 1 needs a string 'caption', found None"),
+        ('[{"image_id": 1, "caption": 5}]', "image 1 needs a string 'caption', found 5"),
+        (
+            '[{"image_id": 1, "caption": "a"}, {"image_id": 1, "caption": "b"}]',
+            "image 1 occurs twice",
+        ),
+    ],
+)
+def test_a_results_file_that_is_none_says_what_is_wrong(tmp_path, text, message):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(CapscopeError, match=message) as error:
+        read_results(path)
+    assert str(path) in str(error.value)
+
+
+def test_ids_are_named_on_both_sides_but_not_all_of_them():
+    with pytest.raises(CapscopeError) as error:
+        check_ids(range(20), range(15, 30), "results.json")
+    assert "10 captions without references (image ids 20, 21, 22, 23, 24, ...)" in str(error.value)
+    assert "15 references without a caption (image ids 0, 1, 2, 3, 4, ...)" in str(error.value)
+
+
+def test_humans_are_scored_reference_against_the_others(tmp_path):
+    references = [["a dog runs", "the dog runs", "dog"], ["a cat", "a cat", "cats"]]
+    measures = leave_one_out(references)
+    assert measures["ROUGE-L"].count == 6
+    scored = [
+        evaluate(
+            {
+                i: [text for k, text in enumerate(refs) if k != chosen]
+                for i, refs in enumerate(refs_)
+            },
+            {i: refs[chosen] for i, refs in enumerate(refs_)},
+            meteor=False,
+        )
+        for refs_ in [references]
+        for chosen in range(3)
+    ]
+    for name, measure in measures.items():
+        assert measure.value == pytest.approx(sum(one[name].value for one in scored) / 3)
+    assert leave_one_out([["a dog"], ["a cat", "cats"]]) is None
+
+
+def test_the_command_scores_all_runs_and_splits(tmp_path, scenes, params):
+    runs = [make_run(tmp_path / f"seed{seed}", scenes, seed) for seed in (1, 2)]
+    arguments = ["--params", str(params), "--data", str(scenes), "--out", str(tmp_path / "scores")]
+    for run in runs:
+        arguments += ["--run", str(run)]
+    done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "left_right_accuracy" in done.output
+    assert "object_f1: F1 of object_precision and object_recall" in done.output
+    with (tmp_path / "scores" / "captions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    cells = {(row["system"], row["seed"], row["split"], row["metric"]): row for row in rows}
+    assert len(cells) == len(rows)
+    for split in ("test", "shift"):
+        for name in ("CIDEr", "object_f1", "colour_accuracy", "CHAIR-s", "relation_accuracy"):
+            human, ours = cells["human", "", split, name], cells["gridtd", "2", split, name]
+            assert human["definition"] == ours["definition"] != ""
+            if ours["value"]:
+                assert float(ours["low"]) <= float(ours["value"]) <= float(ours["high"])
+    perfect = cells["gridtd", "1", "test", "ROUGE-L"]
+    assert float(perfect["value"]) == 1.0
+    assert perfect["count"] == "6"
+    with (tmp_path / "scores" / "per_image.csv").open() as stream:
+        per_image = list(csv.DictReader(stream))
+    assert len(per_image) == 3 * (6 + 4)
+    assert {row["ROUGE-L"] for row in per_image if row["system"] == "gridtd"} == {"1"}
+
+
+def test_scores_of_the_same_captions_are_the_same_bytes(tmp_path, scenes, params):
+    run = make_run(tmp_path / "run", scenes, 1, ("test",))
+    for name in ("first", "second"):
+        arguments = ["--params", str(params), "--data", str(scenes), "--run", str(run)]
+        CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / name)])
+    first, second = (
+        (tmp_path / name / "captions.csv").read_bytes() for name in ("first", "second")
+    )
+    assert first == second
+
+
+def test_a_run_of_other_images_leaves_no_scores(tmp_path, scenes, params):
+    run = make_run(tmp_path / "run", scenes, 1)
+    captions = json.loads((run / "decoded" / "test.json").read_text())
+    captions[0]["image_id"] = 999
+    (run / "decoded" / "test.json").write_text(json.dumps(captions))
+    arguments = ["--params", str(params), "--data", str(scenes), "--run", str(run)]
+    done = CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "scores")])
+    assert isinstance(done.exception, CapscopeError)
+    assert "image ids 999" in str(done.exception)
+    assert not (tmp_path / "scores").exists()
+
+
+def test_a_run_without_captions_is_named(tmp_path, scenes, params):
+    run = make_run(tmp_path / "run", scenes, 1, ())
+    arguments = ["--params", str(params), "--data", str(scenes), "--run", str(run)]
+    done = CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "scores")])
+    assert "holds no captions" in str(done.exception)
+
+
+def test_meteor_is_asked_once_per_distinct_caption(tmp_path):
+    class Counting(Meteor):
+        asked = 0
+
+        def _ask(self, requests):
+            self.asked += len(requests)
+            return [[0.0] * 23 for _ in requests]
+
+    meteor = Counting()
+    leave_one_out([["a dog", "a dog", "a dog"]] * 4, meteor)
+    assert meteor.asked == 3

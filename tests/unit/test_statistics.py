@@ -1,0 +1,82 @@
+"""Intervals and paired comparisons by resampling images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from capscope.metrics.statistics import (
+    Measure,
+    average,
+    interval,
+    mean,
+    paired_bootstrap,
+    ratio,
+)
+
+VALUES = np.random.default_rng(3).normal(0.5, 0.2, 400)
+
+
+def test_a_mean_and_a_ratio_are_formulas_of_sums():
+    assert mean(VALUES).value == pytest.approx(VALUES.mean())
+    np.testing.assert_allclose(mean(VALUES).per_image, VALUES)
+    measure = ratio(np.array([1.0, 0.0, 0.0]), np.array([2.0, 1.0, 0.0]))
+    assert measure.value == pytest.approx(1 / 3)
+    assert measure.count == 3
+    np.testing.assert_array_equal(measure.per_image, [0.5, 0.0, np.nan])
+
+
+def test_the_interval_of_a_mean_is_that_of_resampling_one_by_one():
+    rng = np.random.default_rng(0)
+    slow = [VALUES[rng.integers(0, 400, 400)].mean() for _ in range(2000)]
+    expected = np.quantile(slow, [0.025, 0.975])
+    np.testing.assert_allclose(interval(mean(VALUES), resamples=2000), expected, atol=0.004)
+
+
+def test_the_same_seed_gives_the_same_interval():
+    assert interval(mean(VALUES), seed=5) == interval(mean(VALUES), seed=5)
+    assert interval(mean(VALUES), seed=5) != interval(mean(VALUES), seed=6)
+
+
+def test_an_undefined_measure_has_an_undefined_interval():
+    empty = ratio(np.zeros(4), np.zeros(4))
+    assert np.isnan(empty.value)
+    assert np.isnan(interval(empty)).all()
+    assert np.isnan(interval(mean(np.zeros(0)))).all()
+
+
+def test_a_paired_comparison_sees_a_small_difference_that_intervals_hide():
+    better = mean(VALUES + 0.01 + 0.02 * np.sin(np.arange(400)))
+    compared = paired_bootstrap(better, mean(VALUES))
+    assert compared.low > 0
+    assert compared.p_value < 0.05
+    assert interval(better)[0] < mean(VALUES).value
+    mirrored = paired_bootstrap(mean(VALUES), better)
+    assert mirrored.difference == pytest.approx(-compared.difference)
+
+
+def test_two_equal_systems_do_not_differ():
+    same = paired_bootstrap(mean(VALUES), mean(VALUES))
+    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_measures_of_different_images_cannot_be_compared():
+    with pytest.raises(ValueError, match="3 images against 400"):
+        paired_bootstrap(mean(VALUES[:3]), mean(VALUES))
+
+
+def test_an_average_of_rounds_leaves_undefined_rounds_out():
+    rounds = [
+        ratio(np.array([1.0, 0.0]), np.array([1.0, 0.0]), chance=0.5),
+        ratio(np.array([0.0, 0.0]), np.array([2.0, 0.0])),
+    ]
+    together = average(rounds)
+    assert together.value == 0.5
+    assert (together.count, together.chance) == (3, 0.5)
+    np.testing.assert_array_equal(together.per_image, [0.5, np.nan])
+
+
+def test_a_nonlinear_formula_is_resampled_as_a_whole():
+    squares = Measure(np.ones((10, 1)), lambda sums: sums[..., 0] ** 2, 10)
+    assert squares.value == 100
+    assert interval(squares) == (100, 100)
