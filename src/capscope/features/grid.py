@@ -51,8 +51,8 @@ class GridExtractor(nn.Module):
         config: Mapping[str, Any] = {},
     ) -> None:
         super().__init__()
-        if positions % 2:
-            raise ValueError(f"positions = {positions} must be even: half for each axis")
+        if positions and (positions % 2 or positions < 4):
+            raise ValueError(f"positions = {positions}: give 0, 4, 6, ..., half of them an axis")
         self.name, self.image_size, self.layer = name, image_size, layer
         self.scale, self.positions, self.config = scale, positions, dict(config)
         self.network = network.eval().requires_grad_(False)
@@ -207,12 +207,11 @@ def position_channels(grid: tuple[int, int], count: int) -> Tensor:
     stations = count // 2
     if not stations:
         return torch.empty(grid[0] * grid[1], 0)
-    centres = torch.linspace(0, 1, stations) if stations > 1 else torch.zeros(1)
-    spacing = 1 / max(stations - 1, 1)
+    centres = torch.linspace(0, 1, stations)
     axes = []
     for cells in grid:
         places = torch.linspace(0, 1, cells) if cells > 1 else torch.zeros(1)
-        distance = (places[:, None] - centres).abs() / spacing
+        distance = (places[:, None] - centres).abs() * (stations - 1)
         axes.append((1 - distance).clamp_min(0))
     rows, columns = axes
     height, width = grid
