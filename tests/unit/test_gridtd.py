@@ -128,3 +128,8 @@ def test_all_parameters_learn() -> None:
 def test_a_checkpoint_of_something_else_is_refused() -> None:
     with pytest.raises(CapscopeError, match=r"not a gridTD checkpoint.*img_projector\.weight"):
         gridtd_from_original({"fc.weight": torch.zeros(2, 2)})
+
+
+def test_an_unknown_source_of_the_global_feature_is_refused() -> None:
+    with pytest.raises(CapscopeError, match=r"'cells'; allowed: features, projected"):
+        gridtd(global_from="cells")

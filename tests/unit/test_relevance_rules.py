@@ -15,6 +15,9 @@ from capscope.relevance.rules import GRADIENT, LRP, Rules
 EPSILON = LRP.epsilon
 PASS = replace(LRP, activation="pass", rectifier="pass")
 TABLE = nn.Linear(6, 5, dtype=torch.float64)
+NORM = nn.LayerNorm(6, dtype=torch.float64)
+nn.init.normal_(NORM.weight)
+nn.init.normal_(NORM.bias)
 IDS = torch.tensor([3])
 ALPHA = torch.tensor([[0.2, 0.0, 0.7, 0.1]], dtype=torch.float64)
 VALID = torch.tensor([[True, True, False, True]])
@@ -51,6 +54,10 @@ def valid_mean_twin(r: Tensor, x: Tensor) -> list[Tensor]:
 def candidate_twin(r: Tensor, x: Tensor) -> list[Tensor]:
     """Relevance through the third of four gate blocks alone, of what is in them."""
     return [x * (WEIGHT[4:6].t() @ (r[4:6] / (WEIGHT @ x)[4:6]))]
+
+
+def normalisation_twin(r: Tensor, x: Tensor) -> list[Tensor]:
+    return [reference.normalisation(x, NORM.weight, NORM.bias, r, EPSILON, NORM.eps)]
 
 
 def jacobian_twin(operation: Callable[[Tensor], Tensor]) -> Callable[..., list[Tensor]]:
@@ -107,6 +114,20 @@ CASES = [
         [(1, 4, 3)],
         lambda x: ops.attend(ALPHA.unsqueeze(0), x),
         lambda r, x: [reference.context(ALPHA[0], x[0], r[0, 0], EPSILON).unsqueeze(0)],
+    ),
+    Case(
+        "layer normalisation, epsilon",
+        LRP,
+        [(6,)],
+        lambda x: ops.normalise(NORM, x),
+        normalisation_twin,
+    ),
+    Case(
+        "layer normalisation, derivative",
+        GRADIENT,
+        [(6,)],
+        lambda x: ops.normalise(NORM, x),
+        jacobian_twin(NORM),
     ),
     Case("product with a constant", LRP, [(5,)], lambda x: GATES * x, same),
     Case("tanh, secant", LRP, [(5,)], ops.tanh, same),
@@ -169,6 +190,14 @@ def test_zero_pre_activations_pass_no_relevance_and_no_nan() -> None:
     (multiplier,) = torch.autograd.grad(total.sum(), leaf)
     assert multiplier[0] == 0
     assert multiplier[1] == pytest.approx(4 / 4.01)
+
+
+def test_without_a_stabiliser_sums_of_zero_pass_nothing_on() -> None:
+    first = torch.tensor([1.0, 2.0], requires_grad=True)
+    with ops.relevance_mode(replace(LRP, epsilon=0.0)):
+        total = ops.add(first, torch.tensor([-1.0, 2.0]))
+    (multiplier,) = torch.autograd.grad(total.sum(), first)
+    assert torch.equal(multiplier, torch.tensor([0.0, 1.0]))
 
 
 def test_the_denominator_follows_the_sign_and_never_vanishes() -> None:

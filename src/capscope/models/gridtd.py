@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner, Hidden, Memory, State, Step
 from capscope.models.layers.attention import AdaptiveAttention
@@ -69,6 +70,8 @@ class GridTD(Captioner):
         parity: bool = False,
     ) -> None:
         super().__init__()
+        if global_from not in ("features", "projected"):
+            raise CapscopeError(f"global_from is {global_from!r}; allowed: features, projected")
         self.vocabulary_size = vocabulary_size
         self.hidden_size = hidden
         self.global_from = global_from

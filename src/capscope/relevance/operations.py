@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from capscope.relevance.rules import Rules
 
-Sum = Literal["linear", "addition", "mean", "context"]
+Sum = Literal["linear", "addition", "mean", "context", "normalisation"]
 Function = Callable[[Tensor], Tensor]
 
 
@@ -92,6 +92,8 @@ def weighting_ratio(z: Tensor, kind: Sum, rules: Rules) -> Tensor | None:
     """Return z / den(z), by which the multiplier of a weighted sum is scaled; None if by 1."""
     if getattr(rules, kind) == "derivative":
         return None
+    if rules.epsilon == 0:  # the limit; a sum of exactly 0 has no relevance to pass on
+        return (z != 0).to(z.dtype)
     return z / denominator(z, rules.epsilon)
 
 
@@ -136,6 +138,25 @@ class _Activation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
         return gradients[0] if ctx.ratio is None else gradients[0] * ctx.ratio, None, None
+
+
+class _Standardised(torch.autograd.Function):
+    """Layer normalisation whose backward takes the deviation as a constant."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, epsilon = inputs
+        deviation = (x.var(-1, correction=0, keepdim=True) + epsilon).sqrt()
+        ctx.ratio = weight / deviation
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
+        scaled = gradients[0] * ctx.ratio
+        return scaled - scaled.mean(-1, keepdim=True), None, None, None
 
 
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gates: int = 0) -> Tensor:
@@ -188,6 +209,16 @@ def mean(x: Tensor, valid: Tensor | None = None) -> Tensor:
         return stabilise(x.mean(1), "mean")
     weights = valid.to(x.dtype).unsqueeze(-1)
     return stabilise((x * weights).sum(1) / weights.sum(1).clamp(min=1), "mean")
+
+
+def normalise(layer: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Apply layer normalisation over the last axis."""
+    record = _current.get()
+    if record is None or record.rules.normalisation == "derivative":
+        normalised: Tensor = layer(x)
+        return normalised
+    y = _Standardised.apply(x, layer.weight.detach(), layer.bias.detach(), layer.eps)
+    return stabilise(y, "normalisation")
 
 
 def tanh(z: Tensor) -> Tensor:

@@ -59,6 +59,20 @@ def context(alpha: Tensor, values: Tensor, relevance: Tensor, epsilon: float) ->
     return weighted_sum(values.flatten(), weight, z, relevance, epsilon).view(count, size)
 
 
+def normalisation(
+    x: Tensor, weight: Tensor, bias: Tensor, relevance: Tensor, epsilon: float, inside: float
+) -> Tensor:
+    """Layer normalisation of x (I,) as a linear map: diag(w) (1 - 11^T / I) / deviation.
+
+    `inside` is the constant under the root of the deviation. Source: Ali et al. 2022 (XAI
+    for transformers).
+    """
+    size = len(x)
+    centred = torch.eye(size, dtype=x.dtype) - 1 / size
+    matrix = weight.unsqueeze(1) * centred / (x.var(correction=0) + inside).sqrt()
+    return weighted_sum(x, matrix, matrix @ x + bias, relevance, epsilon)
+
+
 def derivative(function: Callable[[Tensor], Tensor], x: Tensor, multiplier: Tensor) -> Tensor:
     """Multiplier of x by the Jacobian (O, I) of an operation on vectors: J^T m."""
     jacobian: Tensor = torch.func.jacrev(function)(x)

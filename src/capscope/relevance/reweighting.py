@@ -44,7 +44,7 @@ def inference_weights(
     neutral : Tensor (V,) bool
         Words that change nothing: stop words and special tokens.
 
-    Source: Sun et al. 2022, section 3.5; its program computes the same with a V x V matrix.
+    Source: Sun et al. 2022; the published program computes the same with a V x V matrix.
     """
     top, word = logits.max(-1)
     total = hidden + context

@@ -28,10 +28,11 @@ class Rules:
 
     Attributes
     ----------
-    linear, addition, mean, context : Weighting
-        Linear layers; sums of tensors; means over visual features; attention-weighted sums.
+    linear, addition, mean, context, normalisation : Weighting
+        Linear layers; sums of tensors; means over visual features; attention-weighted sums; layer
+        normalisation (``epsilon``: an affine map, its deviation a constant).
     gate, sentinel, attention : Factor
-        LSTM gates; the sentinel gate; attention weights.
+        LSTM gates; the sentinel gate (with constant gates it is constant too); attention weights.
     activation, rectifier : Activation
         Smooth activations inside the decoder; rectifiers of visual projections.
     times_input : bool
@@ -49,6 +50,7 @@ class Rules:
     addition: Weighting = "epsilon"
     mean: Weighting = "epsilon"
     context: Weighting = "epsilon"
+    normalisation: Weighting = "epsilon"
     gate: Factor = "constant"
     sentinel: Factor = "constant"
     attention: Factor = "constant"
@@ -71,6 +73,7 @@ GRADIENT = Rules(
     addition="derivative",
     mean="derivative",
     context="derivative",
+    normalisation="derivative",
     gate="derivative",
     sentinel="derivative",
     attention="derivative",
