@@ -11,7 +11,7 @@ import pytest
 
 from capscope.metrics.bleu import bleu
 from capscope.metrics.cider import DocumentFrequencies, cider_d
-from capscope.metrics.evaluate import CaptionScorer, tokenize_groups
+from capscope.metrics.evaluate import CaptionScorer, regroup
 from capscope.metrics.frequent import FREQUENT_WORDS, frequent_word_measures
 from capscope.metrics.meteor import Meteor, meteor_scores
 from capscope.metrics.rouge import rouge_l
@@ -62,7 +62,8 @@ def tokens_of(captions, ids):
 def test_tokens_of_captions_are_those_of_the_original(captions):
     references = [captions["refs"][i] for i in captions["ids"]]
     expected = [captions["tok_refs"][i] for i in captions["ids"]]
-    assert tokenize_groups(references, parity=True) == expected
+    flat = ptb_tokenize([text for group in references for text in group], parity=True)
+    assert regroup(flat, references) == expected
     candidates = ptb_tokenize([captions["cands"][i] for i in captions["ids"]], parity=True)
     assert [[text] for text in candidates] == [captions["tok_cands"][i] for i in captions["ids"]]
 

@@ -16,6 +16,7 @@ from capscope.errors import CapscopeError
 from capscope.metrics.evaluate import evaluate, leave_one_out
 from capscope.metrics.meteor import Meteor
 from capscope.metrics.results import check_ids, read_results
+from capscope.metrics.statistics import interval
 
 REFERENCES = {
     "one": ["A man rides a horse.", "A person on a horse!"],
@@ -62,6 +63,16 @@ def test_measures_come_in_the_order_of_the_references():
     assert list(measures) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert measures["ROUGE-L"].per_image[1] == 1.0
     assert measures["CIDEr"].value == pytest.approx(measures["CIDEr"].per_image.mean())
+
+
+def test_the_wrapped_originals_give_the_same_scores():
+    ours = evaluate(REFERENCES, CANDIDATES, meteor=False)
+    theirs = evaluate(REFERENCES, CANDIDATES, meteor=False, backend="reference", parity=True)
+    for name, measure in theirs.items():
+        assert type(measure) is not type(ours[name])
+        assert measure.value == pytest.approx(ours[name].value, abs=1e-12)
+        assert measure.per_image == pytest.approx(ours[name].per_image, abs=1e-12)
+        assert interval(measure) == interval(ours[name])
 
 
 @pytest.mark.slow

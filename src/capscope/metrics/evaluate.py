@@ -14,6 +14,7 @@ from capscope.metrics.bleu import bleu_of_sums, bleu_sums
 from capscope.metrics.cider import CiderD
 from capscope.metrics.meteor import Meteor, meteor_of_sums, meteor_sums
 from capscope.metrics.ngrams import ORDERS
+from capscope.metrics.original import with_original_values
 from capscope.metrics.results import Id, check_ids
 from capscope.metrics.rouge import rouge_l
 from capscope.metrics.statistics import Measure, Scores, average, mean
@@ -29,11 +30,19 @@ class CaptionScorer:
         As `ptb_tokenize` returns them.
     meteor : Meteor, optional
         The process to align with; without it METEOR is left out.
+    backend : {"fast", "reference"}
+        ``reference``: BLEU, ROUGE-L and CIDEr by pycocoevalcap (slower, the same numbers).
     """
 
-    def __init__(self, references: Sequence[Sequence[str]], meteor: Meteor | None = None) -> None:
+    def __init__(
+        self,
+        references: Sequence[Sequence[str]],
+        meteor: Meteor | None = None,
+        backend: str = "fast",
+    ) -> None:
         self._texts = references
         self._meteor = meteor
+        self._original = backend == "reference"
         self._cider = CiderD([[text.split() for text in image] for image in references])
         self._rouge_words = [[text.split(" ") for text in image] for image in references]
 
@@ -53,6 +62,8 @@ class CaptionScorer:
         words = [text.split(" ") for text in captions]
         measures["ROUGE-L"] = mean(rouge_l(self._rouge_words, words)[1])
         measures["CIDEr"] = mean(self._cider.score_counts(found, image))
+        if self._original:
+            return with_original_values(measures, self._texts, captions)
         return measures
 
 
@@ -73,6 +84,7 @@ def evaluate(
     *,
     meteor: bool = True,
     parity: bool = False,
+    backend: str = "fast",
     timeout: float = 300.0,
 ) -> dict[str, Measure]:
     """Score captions against references: raw text in, measures out.
@@ -87,6 +99,8 @@ def evaluate(
     parity : bool
         Tokenise as the published evaluation does, where the tokens of a caption can depend on
         the next one (see `ptb_tokenize`).
+    backend : {"fast", "reference"}
+        Own scorers, or those of pycocoevalcap.
     timeout : float
         Seconds to wait for the tokeniser, and for each answer of METEOR.
 
@@ -110,10 +124,11 @@ def evaluate(
         process = stack.enter_context(Meteor(timeout=timeout)) if meteor else None
         if process is not None:
             process.start()
-        theirs = tokenize_groups(list(references.values()), parity=parity, timeout=timeout)
-        ours = [candidates[image_id] for image_id in references]
-        tokenized = ptb_tokenize(ours, parity=parity, timeout=timeout)
-        return CaptionScorer(theirs, process).measures(tokenized)
+        groups = list(references.values())
+        files = [[text for group in groups for text in group]]
+        files.append([candidates[image_id] for image_id in references])
+        theirs, ours = tokenize_files(files, parity=parity, timeout=timeout)
+        return CaptionScorer(regroup(theirs, groups), process, backend).measures(ours)
 
 
 def _check_texts(image_id: int | str, references: object, candidate: object) -> None:
@@ -123,19 +138,23 @@ def _check_texts(image_id: int | str, references: object, candidate: object) -> 
         raise CapscopeError(f"image {image_id}: captions and references must be strings")
 
 
-def tokenize_groups(
-    groups: Sequence[Sequence[str]], *, parity: bool = False, timeout: float = 300.0
+def tokenize_files(
+    files: Sequence[Sequence[str]], *, parity: bool = False, timeout: float = 300.0
 ) -> list[list[str]]:
-    """Tokenise lists of captions in one go."""
-    flat = ptb_tokenize(
-        [text for group in groups for text in group], parity=parity, timeout=timeout
-    )
+    """Tokenise lists of captions: in one go, or for `parity` each list as a file of its own."""
+    if parity:
+        return [ptb_tokenize(file, parity=True, timeout=timeout) for file in files]
+    return regroup(ptb_tokenize([text for file in files for text in file], timeout=timeout), files)
+
+
+def regroup(texts: Sequence[str], groups: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Cut a row of texts into lists as long as `groups`."""
     ends = np.cumsum([0, *map(len, groups)]).tolist()
-    return [flat[start:stop] for start, stop in pairwise(ends)]
+    return [list(texts[start:stop]) for start, stop in pairwise(ends)]
 
 
 def leave_one_out(
-    references: Sequence[Sequence[str]], meteor: Meteor | None = None
+    references: Sequence[Sequence[str]], meteor: Meteor | None = None, backend: str = "fast"
 ) -> dict[str, Measure] | None:
     """Score what humans say: each tokenised reference against the others of its image.
 
@@ -148,6 +167,6 @@ def leave_one_out(
     scored = []
     for chosen in range(rounds):
         others = [[*image[:chosen], *image[chosen + 1 :]] for image in references]
-        scorer = CaptionScorer(others, meteor)
+        scorer = CaptionScorer(others, meteor, backend)
         scored.append(scorer.measures([image[chosen] for image in references]))
     return {name: average([measures[name] for measures in scored]) for name in scored[0]}

@@ -16,7 +16,7 @@ from capscope.data.annotations import SPLITS, Dataset, Image, open_dataset
 from capscope.data.tokens import tokenize
 from capscope.errors import CapscopeError
 from capscope.files import read_json, write_text
-from capscope.metrics.evaluate import CaptionScorer, leave_one_out, tokenize_groups
+from capscope.metrics.evaluate import CaptionScorer, leave_one_out, regroup, tokenize_files
 from capscope.metrics.meteor import LONGEST, Meteor
 from capscope.metrics.registry import METRICS
 from capscope.metrics.results import check_ids, read_results
@@ -63,7 +63,7 @@ def evaluate_runs(
     run_dirs : sequence of Path
         From ``capscope train``, with decoded captions.
     params : mapping
-        ``metrics`` (METEOR or not, timeout) and ``benchmarks`` (resamples and seed of intervals).
+        ``metrics``, and of ``benchmarks`` the resamples (``bootstrap``) and ``seed`` of intervals.
     out : Path
         Gets ``captions.csv`` (one row per run, split and metric, with bootstrap intervals over
         images) and ``per_image.csv`` (one row per caption, a column per metric).
@@ -87,18 +87,19 @@ def evaluate_runs(
     with Meteor(timeout=timeout) if settings["meteor"] else nullcontext() as meteor:
         if meteor is not None:
             meteor.start()
-        groups = [image.references for images in splits.values() for image in images]
-        tokenized = tokenize_groups([*groups, *(run.texts for run in runs)], timeout=timeout)
-        references = iter(tokenized[: len(groups)])
-        captions = tokenized[len(groups) :]
+        files = [
+            [text for image in images for text in image.references] for images in splits.values()
+        ]
+        tokenized = tokenize_files(
+            [*files, *(run.texts for run in runs)], parity=settings["parity"], timeout=timeout
+        )
+        captions = list(zip(runs, tokenized[len(files) :], strict=True))
         truth = read_truth(data_dir)
         rows: list[Row] = []
-        for split, images in splits.items():
-            theirs = [next(references) for _ in images]
-            mine = [
-                (run, text) for run, text in zip(runs, captions, strict=True) if run.split == split
-            ]
-            rows += _score_split(images, theirs, mine, truth, meteor)
+        for (split, images), flat in zip(splits.items(), tokenized, strict=False):
+            references = regroup(flat, [image.references for image in images])
+            ours = [(run, texts) for run, texts in captions if run.split == split]
+            rows += _score_split(images, references, ours, truth, meteor, settings["backend"])
     resampling = {key: params["benchmarks"][key] for key in ("bootstrap", "seed")}
     write_text(out / CAPTIONS_TABLE, _captions_table(dataset.name, rows, **resampling))
     write_text(out / IMAGES_TABLE, _images_table(dataset, rows))
@@ -136,15 +137,16 @@ def _score_split(
     runs: Sequence[tuple[Captions, list[str]]],
     truth: ObjectTruth | None,
     meteor: Meteor | None,
+    backend: str,
 ) -> Iterator[Row]:
     words = [image.tokens for image in images]
-    human = leave_one_out(references, meteor)
+    human = leave_one_out(references, meteor, backend)
     if human is not None:
         rounds = range(min(map(len, words)))
         if truth is not None:
             human |= _average_rounds([_one_against_others(truth, images, k) for k in rounds])
         yield Row(Captions(HUMAN, "", "", images[0].split, ()), human)
-    scorer = CaptionScorer(references, meteor)
+    scorer = CaptionScorer(references, meteor, backend)
     for run, tokenized in runs:
         measures = scorer.measures(tokenized)
         if truth is not None:
