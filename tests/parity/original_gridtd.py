@@ -25,13 +25,6 @@ def features_of(golden: Golden) -> Features:
     return Features(cells(golden["feat"]) if "feat" in golden else golden["x"])
 
 
-def doubled_bias(captioner: GridTD) -> GridTD:
-    """Turn a captioner into that of the published LRP explainer: bias_ih twice, never bias_hh."""
-    with torch.no_grad():
-        captioner.language_lstm.bias_hh.copy_(captioner.language_lstm.bias_ih)
-    return captioner
-
-
 def close(found: Tensor, expected: Tensor, relative: float) -> None:
     """Compare with a tolerance relative to the largest expected magnitude."""
     assert found.shape == expected.shape

@@ -5,10 +5,11 @@ import re
 import pytest
 import torch
 from image_networks import Golden
-from original_gridtd import captioner_of, cells, close, doubled_bias
+from original_gridtd import captioner_of, cells, close
 from torch import Tensor
 
 from capscope.features.visual import Features
+from capscope.importers.lrp_ic import with_doubled_bias
 from capscope.models.gridtd import GridTD
 from capscope.relevance.backward import WordRelevance, word_relevance
 from capscope.relevance.recursion import gridtd_lrp
@@ -26,7 +27,7 @@ def golden() -> Golden:
 
 def explainer(golden: Golden, method: str) -> GridTD:
     captioner, _ = captioner_of(golden)
-    return doubled_bias(captioner) if method == "lrp" else captioner
+    return with_doubled_bias(captioner) if method == "lrp" else captioner
 
 
 def image_features(golden: Golden, method: str) -> Features:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -73,3 +74,15 @@ def gridtd_from_original(state: Mapping[str, Tensor]) -> tuple[GridTD, dict[str,
         if name.startswith(CNN_PREFIX)
     }
     return captioner, network
+
+
+def with_doubled_bias(captioner: GridTD) -> GridTD:
+    """Return a copy that computes what the published LRP explainer computes before it explains.
+
+    Its language LSTM adds bias_ih twice and bias_hh never, so the explained logits differ from the
+    captioner's. `LRP_AS_PUBLISHED` on this copy gives the published relevance.
+    """
+    copy = deepcopy(captioner)
+    with torch.no_grad():
+        copy.language_lstm.bias_hh.copy_(copy.language_lstm.bias_ih)
+    return copy
