@@ -24,7 +24,7 @@ ROOMS = {
     "explain": FOUNDATION | {"data", "features", "relevance", "models", "decoding"},
     "benchmarks": FOUNDATION
     | {"data", "features", "relevance", "models", "decoding", "metrics", "explain"},
-    "report": FOUNDATION,
+    "report": FOUNDATION | {"data", "relevance"},
 }
 ROOMS["cli"] = set(ROOMS)
 

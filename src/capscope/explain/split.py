@@ -73,6 +73,8 @@ def explain_split(
         map_size=settings["map_size"],
         attributes={
             "explainer": explainer,
+            "title": method.title,
+            "control": method.control,
             "split": split,
             "grid": subject.network.grid,
             "image_size": subject.network.image_size,

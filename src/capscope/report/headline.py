@@ -1,0 +1,80 @@
+"""The few numbers that a reader looks for first, each with what to compare it to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from capscope.report.results import Results, RunResults
+
+
+@dataclass(frozen=True)
+class Number:
+    """A headline number."""
+
+    name: str
+    value: str
+    beside: str
+    """What it is to be compared with."""
+
+
+def headline(results: Results, split: str = "test") -> dict[str, list[Number]]:
+    """Return the headline numbers of every run, on one split."""
+    return {
+        run.title: [*_captions(results, run, split), *_truth(run, split)] for run in results.runs
+    }
+
+
+def as_text(results: Results) -> str:
+    """Return the headline for the terminal."""
+    lines = []
+    for run, numbers in headline(results).items():
+        lines.append(f"{results.dataset}, test: {run}")
+        width = max(len(number.name) for number in numbers)
+        lines += [f"  {n.name.ljust(width)}  {n.value}  {n.beside}".rstrip() for n in numbers]
+    return "\n".join(lines)
+
+
+def _captions(results: Results, run: RunResults, split: str) -> list[Number]:
+    rows = results.captions[results.captions["split"] == split]
+    mine = rows[
+        (rows["system"] == run.system)
+        & (rows["stage"] == run.stage)
+        & (rows["seed"].astype("string") == str(run.seed))
+    ].set_index("metric")
+    human = rows[rows["system"] == "human"].set_index("metric")
+    numbers = []
+    for metric in ("CIDEr", "object_f1", "colour_accuracy", "left_right_accuracy"):
+        if metric not in mine.index:
+            continue
+        row = mine.loc[metric]
+        beside = []
+        if metric in human.index:
+            beside.append(f"human {human['value'][metric]:.2f}")
+        if pd.notna(row["chance"]):
+            beside.append(f"chance {row['chance']:.2f}")
+        name = metric.replace("_", " ")
+        numbers.append(Number(name, f"{row['value']:.2f}", f"({', '.join(beside)})"))
+    return numbers
+
+
+def _truth(run: RunResults, split: str) -> list[Number]:
+    """Compare LRP with attention, at pixel resolution."""
+    rows = run.benchmarks.get("ground_truth")
+    if rows is None:
+        return []
+    rows = rows[(rows["split"] == split) & (rows["resolution"] == "pixels")]
+    values = rows.set_index(["explainer", "word_kind", "measure"])["value"]
+    numbers = []
+    for measure in ("hit", "choice"):
+        if ("lrp", "noun", measure) not in values.index:
+            continue
+        others = [
+            f"{name.replace('_', ' ')} {values[(name, 'noun', measure)]:.2f}"
+            for name in ("attention", "random_decoder")
+            if (name, "noun", measure) in values.index
+        ]
+        value = f"{values[('lrp', 'noun', measure)]:.2f}"
+        numbers.append(Number(f"LRP noun {measure}", value, f"({', '.join(others)})"))
+    return numbers

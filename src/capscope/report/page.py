@@ -1,0 +1,120 @@
+"""The results page: one file, no network, opens from disk."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from capscope import __version__
+from capscope.data.annotations import open_dataset
+from capscope.files import read_json, read_manifest, write_text
+from capscope.report.figures import explainer_bars, save_figure, training_curves
+from capscope.report.gallery import cards
+from capscope.report.headline import headline
+from capscope.report.results import Results, RunResults, read_results
+from capscope.report.tables import all_tables, write_table
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on the page."""
+
+    title: str
+    url: str
+
+
+def write_report(folder: Path, published: Path, params: dict[str, Any], out: Path) -> Results:
+    """Write tables, figures and the page from the result files of a data set.
+
+    Parameters
+    ----------
+    folder : Path
+        ``results/<data set>``.
+    published : Path
+        Folder of CSV files with published values.
+    params : dict
+        ``report`` and where the images of the data set are.
+    out : Path
+        Gets ``index.html``, ``tables/`` and ``figures/``.
+    """
+    results = read_results(folder, published)
+    dataset = open_dataset(folder / "data", params)
+    tables = all_tables(results)
+    for table in tables:
+        write_table(table, out / "tables")
+    galleries, pictures = [], []
+    for run in tqdm(results.runs, desc="report", unit="run"):
+        vocabulary = run.info["vocabulary"]["words"]
+        images = params["report"]["images"]
+        galleries.append((run, cards(results, run, dataset, vocabulary, images)))
+        pictures += list(_pictures(results, run, out / "figures"))
+    page = _template().render(
+        version=__version__,
+        dataset=results.dataset,
+        skipped=read_manifest(folder / "data", "data").get("skipped", 0),
+        headline=headline(results),
+        tables=tables,
+        pictures=pictures,
+        galleries=galleries,
+        provenance=[_provenance(run) for run in results.runs],
+        style=_resource("page.css"),
+        script=_resource("page.js"),
+    )
+    write_text(out / PAGE, page)
+    return results
+
+
+def _pictures(results: Results, run: RunResults, folder: Path) -> list[Picture]:
+    drawn = {"explainers": explainer_bars(results, run), "training": training_curves(run)}
+    titles = {
+        "explainers": "What explainers find",
+        "training": "Training",
+    }
+    pictures = []
+    for name, figure in drawn.items():
+        if figure is not None:
+            save_figure(figure, folder / f"{run.system}_{run.stage}_seed{run.seed}_{name}.png")
+            pictures.append(Picture(f"{titles[name]}: {run.title}", _url(figure)))
+    return pictures
+
+
+def _url(figure: Figure) -> str:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=144, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def _provenance(run: RunResults) -> tuple[str, list[tuple[str, str]]]:
+    manifest = read_json(run.folder / "manifest.json")
+    facts = [(f"input {name}", value[:16]) for name, value in manifest["inputs"].items()]
+    facts.append(("parameters", manifest["params_sha256"][:16]))
+    return run.title, [*facts, *manifest["software"].items()]
+
+
+def _template() -> jinja2.Template:
+    """Captions, file names and references are escaped; only our own style and script are not."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["shade"] = shade
+    return environment.from_string(_resource("page.jinja"))
+
+
+def shade(strength: float) -> str:
+    """Return the background of a word: red for, blue against, transparent for nothing."""
+    red, green, blue = (214, 42, 31) if strength > 0 else (31, 95, 168)
+    return f"rgba({red},{green},{blue},{abs(strength) * 0.55:.2f})"
+
+
+def _resource(name: str) -> str:
+    return resources.files("capscope.report").joinpath(name).read_text("utf-8")

@@ -1,0 +1,109 @@
+"""The result files of a data set, found and read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from capscope.errors import CapscopeError
+from capscope.files import MANIFEST, read_json, read_manifest
+
+BENCHMARKS = ("ground_truth", "removal", "conservation")
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """What one run left on disk."""
+
+    folder: Path
+    system: str
+    stage: str
+    seed: int
+    info: dict[str, Any]
+    benchmarks: dict[str, pd.DataFrame]
+
+    @property
+    def title(self) -> str:
+        """Return what tables call the run."""
+        return f"{self.system} {self.stage} (seed {self.seed})"
+
+    def relevance_folder(self, explainer: str, split: str) -> Path:
+        """Return the folder of a relevance store."""
+        return self.folder / "relevance" / explainer / split
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results of one data set."""
+
+    folder: Path
+    dataset: str
+    captions: pd.DataFrame
+    """``scores/captions.csv``."""
+    per_image: pd.DataFrame
+    """``scores/per_image.csv``."""
+    published: pd.DataFrame
+    runs: tuple[RunResults, ...]
+    titles: dict[str, str]
+    """What tables call the explainers."""
+
+
+def read_results(folder: Path, published: Path) -> Results:
+    """Read every result file under ``results/<data set>``.
+
+    Raises
+    ------
+    CapscopeError
+        Naming the file that is missing and the command that makes it.
+    """
+    captions = _read_table(folder / "scores" / "captions.csv", "capscope evaluate")
+    per_image = _read_table(folder / "scores" / "per_image.csv", "capscope evaluate")
+    manifests = sorted(folder.glob(f"runs/*/*/seed*/{MANIFEST}"))
+    scored = {
+        (str(row.system), str(row.stage), str(row.seed))
+        for row in captions.itertuples()
+        if row.system != "human"
+    }
+    runs = [_read_run(path.parent) for path in manifests]
+    chosen = tuple(run for run in runs if (run.system, run.stage, str(run.seed)) in scored)
+    if not chosen:
+        raise CapscopeError(f"{folder} has no scored run: run `snakemake all`, or train first")
+    tables = [_read_table(path, "git checkout") for path in sorted(published.glob("*.csv"))]
+    return Results(
+        folder=folder,
+        dataset=str(captions["dataset"].iloc[0]),
+        captions=captions,
+        per_image=per_image,
+        published=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(),
+        runs=chosen,
+        titles={name: title for run in chosen for name, title in _titles(run.folder).items()},
+    )
+
+
+def _read_run(folder: Path) -> RunResults:
+    read_manifest(folder, "run")
+    info = read_json(folder / "model.json")
+    paths = {name: folder / "benchmarks" / f"{name}.csv" for name in BENCHMARKS}
+    benchmarks = {
+        name: _read_table(path, "capscope benchmark")
+        for name, path in paths.items()
+        if path.exists()
+    }
+    return RunResults(folder, info["system"], info["stage"], info["seed"], info, benchmarks)
+
+
+def _titles(run: Path) -> dict[str, str]:
+    manifests = (read_json(path) for path in sorted(run.glob(f"relevance/*/*/{MANIFEST}")))
+    return {manifest["explainer"]: manifest["title"] for manifest in manifests}
+
+
+def _read_table(path: Path, command: str) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, dtype={"seed": "string"})
+    except FileNotFoundError as error:
+        raise CapscopeError(f"{path} does not exist: run `{command}` first") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise CapscopeError(f"{path} is not a CSV table: {error}") from error

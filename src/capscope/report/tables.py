@@ -1,0 +1,182 @@
+"""Result tables: one row per system or explainer, rendered as CSV, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from capscope.files import write_text
+from capscope.report.results import Results, RunResults
+
+NOT_AVAILABLE = "not available"
+NOT_RUN = "not run"
+KINDS = ("noun", "colour", "size", "relation", "verb", "place")
+"""Kinds of words with a truth; nouns and colours are the headline."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as a reader sees it: every cell is text."""
+
+    name: str
+    """File name without suffix."""
+    title: str
+    note: str
+    cells: pd.DataFrame
+
+
+def all_tables(results: Results) -> list[Table]:
+    """Return every table for which there are results."""
+    tables = [*_captions(results), *_published(results)]
+    for run in results.runs:
+        for name, build in BUILDERS.items():
+            if name in run.benchmarks and len(run.benchmarks[name]):
+                tables += build(results, run)
+    return tables
+
+
+def write_table(table: Table, folder: Path) -> None:
+    """Write ``<name>.csv``, ``.md`` and ``.tex``."""
+    write_text(folder / f"{table.name}.csv", table.cells.to_csv(index=False))
+    head = f"**{table.title}.** {table.note}\n\n"
+    write_text(folder / f"{table.name}.md", head + table.cells.to_markdown(index=False) + "\n")
+    latex = table.cells.to_latex(
+        index=False,
+        escape=True,
+        caption=_escape(f"{table.title}. {table.note}"),
+        label=f"tab:{table.name}",
+    )
+    write_text(folder / f"{table.name}.tex", latex)
+
+
+def with_interval(row: Mapping[Hashable, Any], digits: int = 2) -> str:
+    """Return a value and its 95 % interval, such as ``0.86 [0.83, 0.89]``."""
+    value, low, high = (f"{row[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]" if "nan" not in (low, high) else value
+
+
+def _captions(results: Results) -> list[Table]:
+    tables = []
+    for split, rows in results.captions.groupby("split", sort=False):
+        metrics = list(dict.fromkeys(rows["metric"]))
+        lines = []
+        for key, group in rows.groupby(["system", "stage", "seed"], sort=False, dropna=False):
+            values = group.set_index("metric")
+            human = key[0] == "human"
+            name = "human, leave-one-out" if human else f"{key[0]} {key[1]} (seed {key[2]})"
+            cells = {m: f"{values['value'][m]:.3f}" if m in values.index else "-" for m in metrics}
+            lines.append({"system": name, **cells})
+        chance = rows.dropna(subset=["chance"]).drop_duplicates("metric").set_index("metric")
+        if len(chance):
+            cells = {m: f"{chance['chance'][m]:.3f}" if m in chance.index else "" for m in metrics}
+            lines.append({"system": "chance", **cells})
+        note = f"Split {split} of {results.dataset}, {int(rows['count'].max())} images."
+        tables.append(
+            Table(f"captions_{split}", f"Captions, {split}", note, pd.DataFrame(lines).fillna(""))
+        )
+    return tables
+
+
+def _published(results: Results) -> list[Table]:
+    """Lay published values beside ours; ours exist only for the data set that was run."""
+    if results.published.empty:
+        return []
+    ours = results.captions.query("system != 'human' and split == 'test'")
+    lines = []
+    keys = ["dataset", "system", "stage", "metric"]
+    means = ours.groupby(keys)["value"].mean()
+    for row in results.published.to_dict("records"):
+        key = tuple(row[name] for name in keys)
+        line = {name: row[name] for name in keys}
+        line["paper"] = NOT_AVAILABLE if math.isnan(row["value"]) else f"{row['value']:g}"
+        line["ours"] = f"{means[key]:.4f}" if key in means.index else NOT_RUN
+        lines.append({**line, "source": row["source"]})
+    note = "Ours are made in this run; a paper value that nobody has is not guessed."
+    return [Table("published", "Paper against ours", note, pd.DataFrame(lines))]
+
+
+def _ground_truth(results: Results, run: RunResults) -> list[Table]:
+    rows = run.benchmarks["ground_truth"]
+    tables = []
+    for split, of_split in rows.groupby("split", sort=False):
+        present = set(of_split["word_kind"])
+        kinds = [kind for kind in KINDS if kind in present]
+        kinds += sorted(present - set(kinds))
+        pairs = [(k, m) for k in kinds[:2] for m in ("hit", "mass", "choice")]
+        pairs += [(k, "hit") for k in kinds[2:]]
+        cells = _pivot(results, of_split, pairs)
+        note = (
+            "Hit: the strongest point lies on what the word is about; mass: share of positive "
+            "relevance there; choice: the named object gets the most. Compare within one "
+            "resolution only. 95 % intervals over images."
+        )
+        name = _name(results, run, f"ground_truth_{split}")
+        tables.append(Table(name, f"Explanations against the truth, {split}", note, cells))
+    return tables
+
+
+def _removal(results: Results, run: RunResults) -> list[Table]:
+    rows = run.benchmarks["removal"]
+    pairs = list(dict.fromkeys(zip(rows["word_kind"], rows["measure"], strict=True)))
+    note = (
+        "The scene is drawn again without one object; the causal object is the one whose removal "
+        "costs the word most. Agreement: the explainer gives it the most relevance."
+    )
+    tables = []
+    for split, of_split in rows.groupby("split", sort=False):
+        cells = _pivot(results, of_split, pairs)
+        name = _name(results, run, f"removal_{split}")
+        tables.append(Table(name, f"Explanations against removal, {split}", note, cells))
+    return tables
+
+
+def _conservation(results: Results, run: RunResults) -> list[Table]:
+    rows = run.benchmarks["conservation"]
+    pairs = list(dict.fromkeys(zip(rows["word_kind"], rows["measure"], strict=True)))
+    note = (
+        "Error: relevance lost or gained between two places, relative to what was handed down. "
+        "Rules with biases and stabilisers do not conserve exactly."
+    )
+    tables = []
+    for split, of_split in rows.groupby("split", sort=False):
+        cells = _pivot(results, of_split, pairs)
+        name = _name(results, run, f"conservation_{split}")
+        tables.append(Table(name, f"Conservation of relevance, {split}", note, cells))
+    return tables
+
+
+def _pivot(results: Results, rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Return a row per explainer and resolution, a column per kind of word and measure."""
+    lines = []
+    for key, group in rows.groupby(["resolution", "explainer"], sort=False):
+        resolution, explainer = str(key[0]), str(key[1])
+        values = {(row["word_kind"], row["measure"]): row for row in group.to_dict("records")}
+        line = {"resolution": resolution, "explainer": results.titles.get(explainer, explainer)}
+        for kind, measure in pairs:
+            found = values.get((kind, measure))
+            heading = measure if kind == "all" else f"{kind} {measure}"
+            line[heading] = with_interval(found) if found else "-"
+        lines.append(line)
+    return pd.DataFrame(lines).sort_values("resolution", kind="stable", ignore_index=True)
+
+
+def _name(results: Results, run: RunResults, table: str) -> str:
+    single = len(results.runs) == 1
+    return table if single else f"{run.system}_{run.stage}_seed{run.seed}_{table}"
+
+
+def _escape(text: str) -> str:
+    """Escape what LaTeX reads as a command in a caption."""
+    return text.replace("\\", "").replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+
+
+BUILDERS: dict[str, Callable[[Results, RunResults], list[Table]]] = {
+    "ground_truth": _ground_truth,
+    "removal": _removal,
+    "conservation": _conservation,
+}
