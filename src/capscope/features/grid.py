@@ -156,8 +156,8 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
             raise CapscopeError("features.grid.network is small: give the folder of --backbone")
         from capscope.features.small import load_small
 
-        network, info = load_small(backbone)
-        return GridExtractor(name, network, size, scale=scale, **info)
+        small, info = load_small(backbone)
+        return GridExtractor(name, small, size, scale=scale, **info)
     network = _network(name, {})
     if weights == "download":
         load_weights(network, *download_weights(name))

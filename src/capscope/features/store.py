@@ -57,6 +57,7 @@ class FeatureWriter:
         layout.set_layout(h5py.h5d.CONTIGUOUS)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        layout.set_obj_track_times(False)  # the same features give the same bytes
         with h5py.File(path, "w") as file:
             file["ids"] = ids
             file.attrs["attributes"] = json.dumps(dict(attributes))
