@@ -84,11 +84,12 @@ class NgramIndex:
         for order, table in enumerate(self._tables, start=1):
             inside = np.flatnonzero(left >= order)
             keys = _join(numbers[inside], words[inside + order - 1])
-            found = _find(table, keys)
+            distinct, which = np.unique(keys, return_inverse=True)
+            found = _find(table, distinct)
             new = np.flatnonzero(found == len(table))
-            found[new] += np.unique(keys[new], return_inverse=True)[1]
-            numbers[inside] = found
-            counts.append(_count(caption[inside], found))
+            found[new] += np.arange(len(new))
+            numbers[inside] = found[which]
+            counts.append(_count(caption[inside], numbers[inside]))
         return counts
 
 
