@@ -67,7 +67,8 @@ class ImageRelevance:
         images : Tensor (B, 3, S, S)
             Normalised images.
         relevance : Tensor (B, T, C, h, w)
-            Relevance of the network's output (for gradients: the gradient there), one map a word.
+            Relevance of the network's output (for gradients: the gradient there), one map a word;
+            after the first two axes, any shape that the network returns.
 
         Returns
         -------
@@ -116,7 +117,7 @@ class ImageRelevance:
         """Send all maps back, chunk by chunk: whole images together, or some words of one image."""
         if self._stamp() != self._prepared:
             self._prepare()
-        if images.dim() != 4 or relevance.dim() != 5 or len(images) != len(relevance):
+        if images.dim() != 4 or relevance.dim() < 3 or len(images) != len(relevance):
             raise CapscopeError(
                 "maps need images (B, 3, S, S) and relevance (B, T, C, h, w), got "
                 f"{tuple(images.shape)} and {tuple(relevance.shape)}"
