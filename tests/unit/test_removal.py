@@ -148,6 +148,6 @@ def test_the_named_object_is_compared_with_the_cause(
             labels = [thing.label for thing in depiction.objects]
             if word.kind == "noun" and word.about[0] in labels and drops[word.position].max() > 0:
                 agreed.append(int(drops[word.position].argmax()) == labels.index(word.about[0]))
-    row = rows["named object", "", "noun"]
+    row = rows["named object", "masks", "noun"]
     assert row.value == pytest.approx(np.mean(agreed))
     assert row.n == len(agreed)

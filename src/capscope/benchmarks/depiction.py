@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from capscope.data.entities import read_instances
 from capscope.data.scenes.recipe import Recipe
 from capscope.data.scenes.write import read_recipes
 from capscope.errors import CapscopeError
-from capscope.explain.words import Word, category_words, scene_words
+from capscope.explain.words import Word, scene_words
+from capscope.metrics.objects import ObjectWords, coco_words
 
 
 @dataclass(frozen=True)
@@ -113,5 +115,13 @@ def open_depictions(
             "leave the ground-truth benchmark out, or set dataset.karpathy.instances"
         )
     found = box_depictions(path, ids, size)
-    categories = sorted({thing.label for one in found.values() for thing in one.objects})
-    return found, lambda words: category_words(words, categories)
+    categories = {thing.label for one in found.values() for thing in one.objects}
+    known = coco_words()
+    if not categories <= known.classes:
+        known = ObjectWords({name: name for name in categories})
+    return found, partial(category_words, known)
+
+
+def category_words(known: ObjectWords, words: Sequence[str]) -> list[Word]:
+    """Return the words of a caption that name a category of boxes."""
+    return [Word(position, "noun", (name,)) for position, name in known.mentions(words)]

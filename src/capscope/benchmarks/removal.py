@@ -84,7 +84,7 @@ def measure_removal(
         for image_id, found in nouns.items():
             for noun in found:
                 if noun.meant.any():
-                    key = Key("named object", "", "noun", split, "agreement")
+                    key = Key("named object", "masks", "noun", split, "agreement")
                     scores.add(key, image_id, float((noun.meant & noun.causal).any()))
         for store in own:
             named = [store.explainer, *(["random", "centre"] if store is own[0] else [])]

@@ -14,7 +14,8 @@ pixels                 (R, T, m, m) f16    relevance of the image, sum-pooled; m
 conservation/<place>   (R, T) float32      see `Explanation.conservation`
 =====================  ==================  ======================================================
 
-Attributes: explainer, split, grid (height and width of the grid), image_size (pixels).
+Attributes, which the manifest repeats: explainer, title, control (whether it is one), split, grid
+(height and width), image_size (pixels).
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def write_relevance(
     map_size : int
         Width and height of stored pixel maps; smaller ones are kept as they are.
     attributes : dict
-        ``explainer``, ``split``, ``grid`` (h, w), ``image_size``.
+        ``explainer``, ``title``, ``control``, ``split``, ``grid`` (h, w), ``image_size``.
     params, inputs
         For the manifest.
 

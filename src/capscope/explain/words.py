@@ -65,21 +65,3 @@ def scene_words(words: Sequence[str]) -> list[Word]:
         if kind in ("place", "weather"):
             found.append(Word(position, kind))
     return sorted(found, key=lambda word: word.position)
-
-
-def category_words(words: Sequence[str], categories: Sequence[str]) -> list[Word]:
-    """Return the words of a caption that name a category of annotated boxes.
-
-    A word names a category if it, or its singular, is the category's name or the last word of it
-    ("tables" names "dining table"). Two categories may share a last word: then it is about both.
-    """
-    names: dict[str, list[str]] = {}
-    for category in categories:
-        names.setdefault(category.split()[-1], []).append(category)
-    found = []
-    for position, word in enumerate(words):
-        stems = (word, word.removesuffix("s"), word.removesuffix("es"))
-        about = next((names[stem] for stem in stems if stem in names), None)
-        if about is not None:
-            found.append(Word(position, "noun", tuple(about)))
-    return found

@@ -45,17 +45,21 @@ class ObjectWords:
 
     def named(self, words: Words) -> list[str]:
         """Return the class of every mention, in order."""
+        return [name for _, name in self.mentions(words)]
+
+    def mentions(self, words: Words) -> list[tuple[int, str]]:
+        """Return the position of the last word of every mention, and its class, in order."""
         found = []
         place = 0
         while place < len(words):
             for length in range(min(self._longest, len(words) - place), 0, -1):
                 name = self._class_of(tuple(words[place : place + length]))
                 if name is not None:
-                    found.append(name)
                     place += length - 1
+                    found.append((place, name))
                     break
             place += 1
-        return [name for name in found if name != _NOTHING]
+        return [(place, name) for place, name in found if name != _NOTHING]
 
     def _class_of(self, phrase: tuple[str, ...]) -> str | None:
         *before, last = phrase
