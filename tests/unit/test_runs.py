@@ -1,0 +1,343 @@
+"""Runs on disk: training, resuming, loading, and everything that must be refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from tiny_data import tiny_folders, tiny_params
+
+from capscope.decoding.captions import decode_run
+from capscope.errors import CapscopeError
+from capscope.files import read_json, write_json, write_manifest
+from capscope.models.checkpoint import load_run, read_tensors, write_tensors
+from capscope.params import merge
+from capscope.training.lock import exclusive
+from capscope.training.loop import Trainer
+from capscope.training.run import train_run
+
+
+@pytest.fixture(scope="module")
+def params():
+    return tiny_params()
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, params):
+    return tiny_folders(tmp_path_factory.mktemp("tiny"), params)
+
+
+def train(out: Path, folders, params, seed: int = 1) -> bool:
+    return train_run(
+        out,
+        folders["data"],
+        folders["vocabulary"],
+        folders["features"],
+        params,
+        system="gridtd",
+        stage="xe",
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, folders, params):
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert train(out, folders, params)
+    return out
+
+
+@pytest.fixture
+def own_run(run, tmp_path):
+    """A copy of the run that a test may spoil; its manifest is written anew."""
+    shutil.copytree(run, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def reseal(folder: Path) -> None:
+    write_manifest(folder, "run", params={})
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+class Killed(BaseException):
+    """Stands for whatever ends a process between two statements."""
+
+
+def test_a_finished_run_holds_what_the_design_says(run):
+    files = set(content(run))
+    assert files == {
+        "model.safetensors",
+        "last.safetensors",
+        "model.json",
+        "metrics.csv",
+        "manifest.json",
+    }
+    assert not (run / "state").exists()
+    assert list((run / "tensorboard").iterdir())
+    lines = (run / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "epoch,step,split,metric,value"
+    assert len(lines) == 1 + 2 * 3
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(run, tmp_path, folders, params):
+    train(tmp_path / "same", folders, params)
+    train(tmp_path / "other", folders, params, seed=2)
+    assert content(tmp_path / "same") == content(run)
+    assert content(tmp_path / "other")["model.safetensors"] != content(run)["model.safetensors"]
+
+
+def test_training_a_finished_run_again_does_nothing(own_run, folders, params):
+    before = content(own_run)
+    assert not train(own_run, folders, params)
+    assert content(own_run) == before
+
+
+def test_training_with_other_parameters_replaces_the_run(own_run, folders, params):
+    assert train(own_run, folders, merge(params, {"decoding": {"beam": 1}}))
+    assert load_run(own_run).info["decoding"]["beam"] == 1
+
+
+@pytest.mark.parametrize("step", [1, 3, 5, 7, 9])
+@pytest.mark.parametrize("checkpoint_seconds", [0, 1000])
+def test_an_interrupted_training_ends_at_the_same_bytes(
+    step, checkpoint_seconds, tmp_path, monkeypatch, folders
+):
+    params = tiny_params(checkpoint_seconds=checkpoint_seconds)
+    train(tmp_path / "whole", folders, params)
+    original = Trainer._step
+
+    def dies(self, rows):
+        if self.progress.step == step:
+            raise Killed
+        original(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", dies)
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", folders, params)
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    train(tmp_path / "killed", folders, params)
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+def unfinished(out: Path, folders, params, monkeypatch) -> None:
+    """Leave a state of one epoch behind."""
+    original = Trainer._epoch
+
+    def dies(self, bar):
+        if self.progress.epoch == 1:
+            raise Killed
+        original(self, bar)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_epoch", dies)
+        with pytest.raises(Killed):
+            train(out, folders, params)
+
+
+def test_a_state_of_other_parameters_is_refused(tmp_path, folders, params, monkeypatch):
+    unfinished(tmp_path / "run", folders, params, monkeypatch)
+    with pytest.raises(CapscopeError, match=r"state holds an unfinished training.*delete"):
+        train(tmp_path / "run", folders, merge(params, {"decoding": {"beam": 1}}))
+    assert train(tmp_path / "run", folders, params)
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "zero"])
+def test_a_damaged_state_is_refused(damage, tmp_path, folders, params, monkeypatch):
+    unfinished(tmp_path / "run", folders, params, monkeypatch)
+    path = tmp_path / "run" / "state" / "state.safetensors"
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[-5] ^= 1
+    path.write_bytes({"truncate": data[:-9], "zero": b""}.get(damage, data))
+    with pytest.raises(CapscopeError, match=r"state\.safetensors"):
+        train(tmp_path / "run", folders, params)
+
+
+def test_a_diverging_training_says_so(tmp_path, folders, params):
+    wild = merge(
+        params, {"systems": {"gridtd": {"xe": {"learning_rate": 1e30, "schedule": "constant"}}}}
+    )
+    with pytest.raises(CapscopeError, match=r"diverged.*learning_rate"):
+        train(tmp_path / "run", folders, wild)
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
+def test_training_stops_when_the_score_does_not_rise(tmp_path, folders):
+    params = tiny_params(epochs=9, patience=2, learning_rate=1e-9, schedule="constant")
+    train(tmp_path / "run", folders, params)
+    epochs = [
+        int(line.split(",")[0])
+        for line in content(tmp_path / "run")["metrics.csv"].decode().splitlines()[1:]
+    ]
+    assert max(epochs) == 3
+    assert load_run(tmp_path / "run").info["epoch"] == 1
+
+
+def test_unknown_systems_and_stages_are_refused(tmp_path, folders, params):
+    arguments = [folders["data"], folders["vocabulary"], folders["features"], params]
+    with pytest.raises(CapscopeError, match="no system 'other'"):
+        train_run(tmp_path, *arguments, system="other", stage="xe", seed=1)
+    with pytest.raises(CapscopeError, match="no stage 'scst'"):
+        train_run(tmp_path, *arguments, system="gridtd", stage="scst", seed=1)
+
+
+def test_features_of_other_images_are_refused(tmp_path, folders, params):
+    other = tiny_folders(tmp_path / "other", params, images=20)
+    mixed = {**folders, "features": other["features"]}
+    with pytest.raises(CapscopeError, match="no features of image"):
+        train(tmp_path / "run", mixed, params)
+
+
+def test_a_vocabulary_of_another_run_is_refused(tmp_path, folders, params):
+    shutil.copytree(folders["vocabulary"], tmp_path / "vocabulary")
+    loaded = read_json(tmp_path / "vocabulary" / "vocabulary.json")
+    loaded["words"][1], loaded["words"][2] = loaded["words"][2], loaded["words"][1]
+    write_json(tmp_path / "vocabulary" / "vocabulary.json", loaded)
+    write_manifest(tmp_path / "vocabulary", "vocabulary", params={})
+    with pytest.raises(CapscopeError, match="another vocabulary"):
+        train(tmp_path / "run", {**folders, "vocabulary": tmp_path / "vocabulary"}, params)
+
+
+def test_a_second_trainer_on_the_folder_stops_and_a_dead_one_is_followed(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; "
+        "from capscope.training.lock import exclusive\n"
+        "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(CapscopeError, match=f"process {holder.pid}"), exclusive(tmp_path):
+            pass
+    finally:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with exclusive(tmp_path):
+        held = json.loads((tmp_path / "lock.json").read_text())
+        assert held["pid"] == os.getpid()
+
+
+def test_a_loaded_run_speaks_as_the_trained_one(run, folders, params):
+    loaded = load_run(run)
+    assert not loaded.captioner.training
+    assert loaded.info["system"] == "gridtd"
+    assert len(loaded.vocabulary) == loaded.captioner.vocabulary_size
+
+
+def test_a_tensor_of_another_shape_is_named(own_run):
+    tensors = read_tensors(own_run / "model.safetensors")
+    tensors["words.bias"] = torch.zeros(3)
+    write_tensors(own_run / "model.safetensors", tensors)
+    reseal(own_run)
+    with pytest.raises(CapscopeError, match=r"'words.bias' has shape \(3,\), expected \(\d+,\)"):
+        load_run(own_run)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra"])
+def test_missing_and_unexpected_tensors_are_named(own_run, change):
+    tensors = read_tensors(own_run / "model.safetensors")
+    if change == "missing":
+        del tensors["words.bias"]
+    else:
+        tensors["extra"] = torch.zeros(1)
+    write_tensors(own_run / "model.safetensors", tensors)
+    reseal(own_run)
+    with pytest.raises(CapscopeError, match="words.bias" if change == "missing" else "extra"):
+        load_run(own_run)
+
+
+def test_a_changed_vocabulary_is_refused(own_run):
+    info = read_json(own_run / "model.json")
+    info["vocabulary"]["words"][1] = "zebra"
+    write_json(own_run / "model.json", info)
+    reseal(own_run)
+    with pytest.raises(CapscopeError, match="vocabulary has the hash"):
+        load_run(own_run)
+
+
+def test_an_unfinished_run_and_a_cut_file_are_refused(own_run, tmp_path):
+    with pytest.raises(CapscopeError, match="not a finished run"):
+        load_run(tmp_path)
+    path = own_run / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CapscopeError, match="bytes"):
+        load_run(own_run)
+    reseal(own_run)
+    with pytest.raises(CapscopeError, match="not a valid safetensors file"):
+        load_run(own_run)
+
+
+def test_a_pickle_in_place_of_the_weights_never_runs(own_run, tmp_path):
+    class Canary:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "canary",))
+
+    torch.save({"words.bias": Canary()}, own_run / "model.safetensors")
+    reseal(own_run)
+    with pytest.raises(CapscopeError, match="safetensors"):
+        load_run(own_run)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_features_of_another_kind_are_refused(own_run, folders, params, tmp_path):
+    info = read_json(own_run / "model.json")
+    info["features"]["network"] = "vgg16"
+    write_json(own_run / "model.json", info)
+    reseal(own_run)
+    with pytest.raises(CapscopeError, match="network"):
+        decode_run(
+            own_run,
+            folders["data"],
+            folders["features"],
+            params,
+            split="test",
+            out=tmp_path / "out.json",
+        )
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_decoding_writes_a_coco_results_file(run, folders, params, tmp_path):
+    out = tmp_path / "test.json"
+    arguments = [run, folders["data"], folders["features"]]
+    decode_run(*arguments, params, split="test", out=out)
+    entries = read_json(out)
+    vocabulary = load_run(run).vocabulary
+    images = [
+        i for i in read_json(folders["data"] / "dataset.json")["images"] if i["split"] == "test"
+    ]
+    assert [entry["image_id"] for entry in entries] == [image["cocoid"] for image in images]
+    for entry in entries:
+        assert entry["caption"] == vocabulary.decode(entry["word_ids"])
+        assert len(entry["log_probs"]) == len(entry["word_ids"]) + 1
+        assert "<" not in entry["caption"]
+    one = merge(params, {"decoding": {"batch_size": 1}})
+    decode_run(*arguments, one, split="test", out=tmp_path / "one.json")
+    alone = read_json(tmp_path / "one.json")
+    assert [entry["word_ids"] for entry in alone] == [entry["word_ids"] for entry in entries]
+
+
+def test_a_split_without_images_is_an_error(run, folders, params, tmp_path):
+    with pytest.raises(CapscopeError, match="shift"):
+        decode_run(
+            run, folders["data"], folders["features"], params, split="shift", out=tmp_path / "x"
+        )
+
+
+def test_model_weights_are_ordinary_safetensors(run):
+    assert set(safetensors.torch.load_file(run / "model.safetensors")) == set(
+        load_run(run).captioner.state_dict()
+    )
