@@ -98,7 +98,7 @@ def rabbit(pen: Pen, style: int) -> None:
         for x in (40, 60):
             pen.eye(x, 42, 4.5)
         pen.disc(50, 50, 3, BLUSH, outline=False)
-        pen.stroke([(44, 57), (50, 54), (56, 57)], 1.6, pen.ink, outline=False)
+        pen.stroke([(44, 55), (50, 58), (56, 55)], 1.6, pen.ink, outline=False)
     else:
         for points in (
             [(66, 40), (46, 12), (56, 4), (74, 34)],

@@ -14,6 +14,8 @@ Picture = NDArray[np.float32]
 """(S, S, 3) RGB in [0, 255]."""
 Field = NDArray[np.float32]
 """(S, S) of any range."""
+Ground = tuple[Picture, Field]
+"""The ground with all that stands on it for good, and how much of each pixel it covers."""
 
 _SKIES = {
     "day": ((92, 160, 230), (206, 232, 250)),
@@ -58,17 +60,16 @@ def paint_background(recipe: Recipe) -> Picture:
     rows, columns = (np.mgrid[0:size, 0:size] / size).astype(np.float32)
     horizon = HORIZON[recipe.place]
     if recipe.weather is None:
-        picture = _PLACES[recipe.place](rng, rows, columns, horizon)
+        picture, _ = _PLACES[recipe.place](rng, rows, columns, horizon)
         _window(picture, rng, recipe)
         tints = {"day": (1.0, 1.0, 1.0), "evening": (1.0, 0.9, 0.78), "night": (0.72, 0.7, 0.82)}
         picture *= _rgb(tints[recipe.time])
         return picture
     grey = recipe.weather != "clear"
     sky = _sky(rng, rows, columns, recipe, horizon)
-    ground = _PLACES[recipe.place](rng, rows, columns, horizon)
+    ground, cover = _PLACES[recipe.place](rng, rows, columns, horizon)
     tint = _rgb(_TINTS[recipe.time]) * (0.9 if grey else 1.0)
-    outside = ground[..., 0] >= 0
-    sky[outside] = ground[outside] * tint
+    over(sky, ground * tint, cover)
     if recipe.weather == "fog":
         mist = np.clip(0.85 - np.abs(rows - horizon) * 1.6, 0.12, 0.8)
         colour = {"day": (222, 226, 230), "evening": (222, 190, 176), "night": (86, 90, 108)}
@@ -118,7 +119,7 @@ def _ground(rows: Field, edge: Field) -> Field:
     return depth
 
 
-def _beach(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Picture:
+def _beach(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Ground:
     size = len(rows)
     depth = _ground(rows, np.full_like(rows, horizon))
     picture = gradient((38, 120, 178), (84, 190, 206), np.clip(depth * 4, 0, 1))
@@ -133,11 +134,10 @@ def _beach(rng: np.random.Generator, rows: Field, columns: Field, horizon: float
     wet = np.clip(1 - np.abs(depth - shore - 0.05) * 22, 0, 0.8)
     over(picture, (196, 164, 116), wet)
     over(picture, sand, np.clip((depth - shore - 0.02) * 40, 0, 1))
-    picture[depth < 0] = -1
-    return picture
+    return picture, (depth >= 0).astype(np.float32)
 
 
-def _meadow(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Picture:
+def _meadow(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Ground:
     size = len(rows)
     phase = rng.uniform(0, 6, 3)
     far = (
@@ -154,13 +154,13 @@ def _meadow(rng: np.random.Generator, rows: Field, columns: Field, horizon: floa
     grass *= (1 + 0.075 * blades * (0.4 + np.clip(depth, 0, 1)))[..., None]
     over(grass, (206, 220, 120), np.clip(noise(rng, size, (6, 3)) - 0.3, 0, 0.35))
     over(picture, grass, np.clip((rows - near) * size, 0, 1))
-    picture[rows < far] = -1
-    return picture
+    return picture, np.clip((rows - far) * size + 0.5, 0, 1)
 
 
-def _street(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Picture:
+def _street(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Ground:
     size = len(rows)
-    picture = np.full((size, size, 3), -1, np.float32)
+    picture = np.zeros((size, size, 3), np.float32)
+    cover = np.zeros((size, size), np.float32)
     x = 0
     while x < size:
         width = int(rng.integers(size // 8, size // 4))
@@ -172,6 +172,7 @@ def _street(rng: np.random.Generator, rows: Field, columns: Field, horizon: floa
         )
         bottom = int(horizon * size)
         picture[top:bottom, x : x + width] = base * rng.uniform(0.85, 1.05)
+        cover[top:, x : x + width] = 1
         picture[top : top + 2, x : x + width] = base * 0.7
         glass = _rgb((210, 224, 232)) if rng.random() < 0.6 else _rgb((88, 104, 124))
         for row in range(top + 5, bottom - 5, 9):
@@ -189,12 +190,12 @@ def _street(rng: np.random.Generator, rows: Field, columns: Field, horizon: floa
     pavement[dashes] = (236, 232, 214)
     below = depth >= 0
     picture[below] = pavement[below]
-    return picture
+    return picture, np.maximum(cover, below)
 
 
 def _indoors(
     rng: np.random.Generator, rows: Field, horizon: float, wall: Picture, floor: Picture
-) -> Picture:
+) -> Ground:
     depth = _ground(rows, np.full_like(rows, horizon))
     picture = wall
     picture *= (1 - 0.1 * np.abs(rows - 0.2))[..., None]
@@ -202,10 +203,10 @@ def _indoors(
     picture[below] = floor[below]
     over(picture, (244, 240, 232), np.clip(1 - np.abs(depth + 0.055) * 22, 0, 1) ** 0.3)
     over(picture, (60, 44, 40), np.clip(0.3 - np.clip(depth, 0, 1) * 6, 0, 0.3) * below)
-    return picture
+    return picture, np.ones_like(rows)
 
 
-def _room(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Picture:
+def _room(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Ground:
     size = len(rows)
     base = ((188, 208, 214), (222, 204, 180), (206, 214, 190), (216, 190, 190))[
         int(rng.integers(4))
@@ -224,7 +225,7 @@ def _room(rng: np.random.Generator, rows: Field, columns: Field, horizon: float)
     return _indoors(rng, rows, horizon, wall, floor)
 
 
-def _kitchen(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Picture:
+def _kitchen(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Ground:
     size = len(rows)
     base = ((214, 232, 228), (240, 232, 212), (220, 226, 240))[int(rng.integers(3))]
     joints = (columns * 12 % 1 < 0.08) | (rows * 12 % 1 < 0.08)
@@ -238,7 +239,7 @@ def _kitchen(rng: np.random.Generator, rows: Field, columns: Field, horizon: flo
     return _indoors(rng, rows, horizon, wall, floor)
 
 
-def _snow(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Picture:
+def _snow(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Ground:
     size = len(rows)
     ridge = np.abs(((columns * 2.4 + rng.uniform(0, 1)) % 1) - 0.5) + 0.5 * np.abs(
         ((columns * 5.3 + rng.uniform(0, 1)) % 1) - 0.5
@@ -251,11 +252,10 @@ def _snow(rng: np.random.Generator, rows: Field, columns: Field, horizon: float)
     drift = np.sin(depth * 16 + 4 * noise(rng, size, (3, 3)))
     snow *= (1 + 0.025 * drift + 0.012 * noise(rng, size, (50, 50)))[..., None]
     over(picture, snow, np.clip((rows - near) * size, 0, 1))
-    picture[rows < far] = -1
-    return picture
+    return picture, np.clip((rows - far) * size + 0.5, 0, 1)
 
 
-def _desert(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Picture:
+def _desert(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Ground:
     size = len(rows)
     phase = rng.uniform(0, 6, 2)
     far = horizon - 0.05 - 0.05 * np.sin(columns * 4 + phase[0])
@@ -266,11 +266,10 @@ def _desert(rng: np.random.Generator, rows: Field, columns: Field, horizon: floa
     ripples = np.sin(depth * 46 + columns * 9 + 4 * noise(rng, size, (4, 4)))
     sand *= (1 + 0.04 * ripples + 0.02 * noise(rng, size, (60, 60)))[..., None]
     over(picture, sand, np.clip((rows - near) * size, 0, 1))
-    picture[rows < far] = -1
-    return picture
+    return picture, np.clip((rows - far) * size + 0.5, 0, 1)
 
 
-def _lake(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Picture:
+def _lake(rng: np.random.Generator, rows: Field, columns: Field, horizon: float) -> Ground:
     size = len(rows)
     far = horizon - 0.05 - 0.03 * np.sin(columns * 6 + rng.uniform(0, 6))
     picture = gradient((74, 120, 92), (96, 140, 90), np.clip(_ground(rows, far) * 10, 0, 1))
@@ -280,8 +279,7 @@ def _lake(rng: np.random.Generator, rows: Field, columns: Field, horizon: float)
     water *= (1 + 0.05 * waves + 0.04 * noise(rng, size, (40, 14)))[..., None]
     over(water, (226, 242, 250), np.clip(waves * noise(rng, size, (20, 8)) - 0.45, 0, 0.5))
     over(picture, water, np.clip((rows - horizon) * size, 0, 1))
-    picture[rows < far] = -1
-    return picture
+    return picture, np.clip((rows - far) * size + 0.5, 0, 1)
 
 
 def _window(picture: Picture, rng: np.random.Generator, recipe: Recipe) -> None:
@@ -299,7 +297,7 @@ def _window(picture: Picture, rng: np.random.Generator, recipe: Recipe) -> None:
     picture[y + height + 3 : y + height + 6, x - 5 : x + width + 5] = (214, 206, 196)
 
 
-_PLACES: dict[str, Callable[[np.random.Generator, Field, Field, float], Picture]] = {
+_PLACES: dict[str, Callable[[np.random.Generator, Field, Field, float], Ground]] = {
     "beach": _beach,
     "meadow": _meadow,
     "street": _street,

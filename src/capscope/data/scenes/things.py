@@ -32,7 +32,7 @@ def chair(pen: Pen, style: int) -> None:
         pen.box((10, 70, 90, 92), pen.main, radius=6)
         for x in (4, 76):
             pen.box((x, 42, x + 20, 92), pen.dark, radius=10)
-        for x, y in ((38, 28), (62, 28), (50, 42)):
+        for x, y in ((38, 26), (62, 26), (38, 42), (62, 42)):
             pen.disc(x, y, 2.6, pen.ink, outline=False)
 
 
@@ -69,7 +69,7 @@ def table(pen: Pen, style: int) -> None:
 
 
 def lamp(pen: Pen, style: int) -> None:
-    """Paint a lamp: 0 floor lamp, 1 table lamp."""
+    """Paint a lamp: 0 floor lamp, 1 desk lamp."""
     if style == 0:
         pen.stroke([(50, 36), (50, 92)], 5, METAL)
         pen.ellipse((28, 88, 72, 99), METAL)
@@ -77,12 +77,12 @@ def lamp(pen: Pen, style: int) -> None:
         pen.polygon([(36, 4), (64, 4), (84, 38), (16, 38)], pen.main)
         pen.polygon([(19, 32), (81, 32), (84, 38), (16, 38)], pen.light, outline=False)
     else:
-        pen.blob([(50, 48), (64, 58), (68, 74), (60, 92), (40, 92), (32, 74), (36, 58)], pen.dark)
-        pen.ellipse((28, 88, 72, 99), METAL)
-        pen.disc(50, 48, 8, (255, 244, 180))
-        pen.blob([(12, 48), (20, 22), (38, 6), (62, 6), (80, 22), (88, 48), (50, 52)], pen.main)
-        pen.stroke([(36, 12), (26, 40)], 4, pen.light, outline=False)
-        pen.stroke([(64, 12), (74, 40)], 4, pen.light, outline=False)
+        pen.ellipse((14, 86, 62, 99), METAL)
+        pen.stroke([(38, 90), (22, 56), (56, 22)], 5, pen.dark)
+        pen.disc(22, 56, 5, METAL)
+        pen.disc(78, 46, 9, (255, 244, 180))
+        pen.polygon([(46, 22), (62, 6), (99, 36), (64, 60)], pen.main)
+        pen.polygon([(58, 50), (92, 31), (99, 36), (64, 60)], pen.light, outline=False)
 
 
 def ball(pen: Pen, style: int) -> None:
