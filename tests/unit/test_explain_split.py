@@ -1,0 +1,228 @@
+"""From a run to its relevance stores and benchmark tables, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from capscope.benchmarks.run import run_benchmark
+from capscope.data.annotations import read_karpathy
+from capscope.data.scenes.write import write_scenes
+from capscope.data.vocabulary import Vocabulary, build_vocabulary
+from capscope.errors import CapscopeError
+from capscope.explain.split import explain_split, open_subject
+from capscope.explain.store import FILE, RelevanceStore
+from capscope.features.extract import extract_grid
+from capscope.features.grid import GridExtractor
+from capscope.features.small import SmallNetwork
+from capscope.features.store import FeatureStore
+from capscope.files import MANIFEST, digest, read_json, write_json, write_manifest
+from capscope.models import build
+from capscope.models.checkpoint import write_tensors
+from capscope.params import Params, load_params, merge
+
+SIZE = 32
+SETTINGS = {"seed": 3, "size": SIZE, "train": 1, "val": 1, "test": 6, "shift": 2, "bias": 0.8}
+EXPLAINERS = ["lrp", "attention"]
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    overlay: dict[str, Any] = {
+        "dataset": {"scenes": SETTINGS, "evaluate": ["test"]},
+        "explanations": {
+            "explainers": EXPLAINERS,
+            "controls": ["feature_norm"],
+            "images": 5,
+            "batch_size": 2,
+            "map_size": 16,
+        },
+        "benchmarks": {"bootstrap": 20, "removal_images": 4},
+    }
+    return merge(load_params([Path(__file__).parents[2] / "params.yaml"]), overlay)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """Data, features and an untrained run with captions."""
+    data, features, run = tmp_path / "data", tmp_path / "features", tmp_path / "run"
+    write_scenes(data, SETTINGS)
+    dataset = read_karpathy(data / "dataset.json", data, "scenes")
+    torch.manual_seed(0)
+    config = {"channels": [4, 6, 8]}
+    network = SmallNetwork(**config)
+    extractor = GridExtractor("small", network, SIZE, layer="last", positions=4, config=config)
+    features.mkdir()
+    extractor.save(features)
+    extract_grid(dataset, extractor, features, batch_size=4, dtype="float32", workers=1)
+    write_manifest(features, "features", params={})
+    vocabulary = build_vocabulary([t for image in dataset.images for t in image.tokens], 1)
+    write_run(run, extractor, vocabulary, FeatureStore.open(features).attributes)
+    captions = [
+        {"image_id": image.id, "word_ids": vocabulary.encode(image.tokens[k % 5])}
+        for k, image in enumerate(dataset.split("test"))
+    ]
+    write_json(run / "decoded" / "test.json", captions)
+    return {"data": data, "features": features, "run": run}
+
+
+def write_run(
+    run: Path, extractor: GridExtractor, vocabulary: Vocabulary, attributes: dict[str, Any]
+) -> None:
+    config = {
+        "vocabulary_size": len(vocabulary),
+        "feature_size": extractor.dim,
+        "embedding": 6,
+        "hidden": 8,
+        "attention": 5,
+    }
+    captioner = build("gridtd", **config)
+    run.mkdir()
+    write_tensors(run / "model.safetensors", captioner.state_dict())
+    extractor.save(run)
+    info = {
+        "captioner": "gridtd",
+        "config": config,
+        "vocabulary": vocabulary.to_json(),
+        "vocabulary_sha256": digest(vocabulary.to_json()),
+        "features": attributes,
+        "decoding": {},
+    }
+    write_json(run / "model.json", info)
+    write_manifest(run, "run", params={})
+
+
+def explain(folders: dict[str, Path], params: Params, explainer: str, split: str = "test") -> Path:
+    out = folders["run"] / "relevance" / explainer / split
+    explain_split(
+        folders["run"],
+        folders["data"],
+        folders["features"],
+        out,
+        params,
+        split=split,
+        explainer=explainer,
+    )
+    return out
+
+
+def test_every_benchmark_makes_its_table_from_the_stores_of_a_run(
+    folders: dict[str, Path], params: Params, tmp_path: Path
+) -> None:
+    for explainer in [*EXPLAINERS, "feature_norm"]:
+        explain(folders, params, explainer)
+    for name in ("ground-truth", "removal", "conservation"):
+        out = tmp_path / f"{name}.csv"
+        run_benchmark(name, folders["run"], folders["data"], folders["features"], out, params)
+        with out.open() as stream:
+            rows = list(csv.DictReader(stream))
+        assert {"lrp"} <= {row["explainer"] for row in rows}
+        assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
+
+
+def test_captions_keep_their_order_although_batches_are_sorted_by_length(
+    folders: dict[str, Path], params: Params
+) -> None:
+    captions = read_json(folders["run"] / "decoded" / "test.json")
+    _, subject = open_subject(folders["run"])
+    with RelevanceStore(explain(folders, params, "lrp")) as store:
+        assert len(store) == 5
+        for stored, caption in zip(store, captions, strict=False):
+            assert stored.image_id == caption["image_id"]
+            assert list(stored.word_ids) == caption["word_ids"]
+            assert len(stored.grid) == len(caption["word_ids"])
+    assert subject.network.image_size == SIZE
+
+
+def test_the_same_inputs_give_the_same_bytes(folders: dict[str, Path], params: Params) -> None:
+    path = explain(folders, params, "lrp") / FILE
+    first = path.read_bytes()
+    time.sleep(1.1)
+    assert (explain(folders, params, "lrp") / FILE).read_bytes() == first
+
+
+def test_a_caption_with_a_word_outside_the_vocabulary_is_refused(
+    folders: dict[str, Path], params: Params
+) -> None:
+    path = folders["run"] / "decoded" / "test.json"
+    captions = read_json(path)
+    captions[1]["word_ids"][0] = 10_000
+    write_json(path, captions)
+    with pytest.raises(CapscopeError, match=r"test.json: image \d+ has a word id outside"):
+        explain(folders, params, "lrp")
+
+
+def test_captions_of_another_split_are_refused(folders: dict[str, Path], params: Params) -> None:
+    decoded = folders["run"] / "decoded"
+    (decoded / "shift.json").write_bytes((decoded / "test.json").read_bytes())
+    with pytest.raises(CapscopeError, match="is not of the split shift"):
+        explain(folders, params, "lrp", "shift")
+
+
+def test_captions_without_any_word_are_refused(folders: dict[str, Path], params: Params) -> None:
+    write_json(folders["run"] / "decoded" / "test.json", [{"image_id": 3, "word_ids": []}])
+    with pytest.raises(CapscopeError, match="no caption with a word"):
+        explain(folders, params, "lrp")
+
+
+def test_features_of_another_kind_are_refused(folders: dict[str, Path], params: Params) -> None:
+    info = read_json(folders["run"] / "model.json")
+    info["features"]["weights_sha256"] = "0" * 64
+    write_json(folders["run"] / "model.json", info)
+    write_manifest(folders["run"], "run", params={})
+    with pytest.raises(CapscopeError, match="weights_sha256"):
+        explain(folders, params, "lrp")
+
+
+def test_a_missing_store_is_an_error_that_names_it(
+    folders: dict[str, Path], params: Params, tmp_path: Path
+) -> None:
+    explain(folders, params, "lrp")
+    with pytest.raises(CapscopeError, match="attention/test is not a finished relevance folder"):
+        run_benchmark(
+            "ground-truth",
+            folders["run"],
+            folders["data"],
+            folders["features"],
+            tmp_path / "a.csv",
+            params,
+        )
+
+
+def test_stores_of_different_captions_are_not_compared(
+    folders: dict[str, Path], params: Params, tmp_path: Path
+) -> None:
+    for explainer in ("lrp", "feature_norm"):
+        explain(folders, params, explainer)
+    path = folders["run"] / "decoded" / "test.json"
+    captions = read_json(path)
+    captions[0]["word_ids"].pop()
+    write_json(path, captions)
+    explain(folders, params, "attention")
+    with pytest.raises(CapscopeError, match="explain different captions"):
+        run_benchmark(
+            "conservation",
+            folders["run"],
+            folders["data"],
+            folders["features"],
+            tmp_path / "a.csv",
+            params,
+        )
+
+
+def test_an_interrupted_explanation_leaves_no_finished_store(
+    folders: dict[str, Path], params: Params
+) -> None:
+    out = explain(folders, params, "lrp")
+    dataset = read_json(folders["data"] / "dataset.json")
+    last = [image for image in dataset["images"] if image["split"] == "test"][4]
+    picture = folders["data"] / last["filepath"] / last["filename"]
+    picture.write_bytes(bytes(picture.stat().st_size))
+    with pytest.raises(CapscopeError, match=last["filename"]):
+        explain(folders, params, "lrp")
+    assert not (out / MANIFEST).exists()
