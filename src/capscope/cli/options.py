@@ -32,3 +32,19 @@ def params_options(function: Function) -> Function:
         show_default="params.yaml",
         help="Parameter file; later ones are laid over earlier ones.",
     )(function)
+
+
+IMAGES = click.Path(path_type=Path)
+DEFAULT_RUN = Path("results/scenes/runs/gridtd/xe/seed1")
+
+
+def run_option(function: Function) -> Function:
+    """Add ``--run DIR``, the trained run to use; by default that of the demo."""
+    return click.option(
+        "--run",
+        "run_dir",
+        type=FOLDER,
+        default=DEFAULT_RUN,
+        show_default=True,
+        help="A trained run; `make demo` makes the default one.",
+    )(function)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -30,8 +31,15 @@ class Features(NamedTuple):
 
     def select(self, rows: Tensor | slice) -> Features:
         """Return the features of some images of the batch."""
-        return Features(*(None if field is None else field[rows] for field in self))
+        return self._map(lambda field: field[rows])
 
     def to(self, device: torch.device | str) -> Features:
         """Return the features on `device`."""
-        return Features(*(None if field is None else field.to(device) for field in self))
+        return self._map(lambda field: field.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Features:
+        boxes, valid, segments = (
+            None if field is None else change(field)
+            for field in (self.boxes, self.valid, self.segments)
+        )
+        return Features(change(self.cells), boxes, valid, segments)

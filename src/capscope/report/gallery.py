@@ -55,7 +55,7 @@ class Strip:
 class Card:
     """One image with its caption, explained."""
 
-    image_id: int
+    name: str
     picture: str
     """Data URL."""
     caption: str
@@ -107,7 +107,7 @@ def _of_split(
         pixels = np.asarray(read_image(dataset.path(image)))
         probabilities = np.exp(decoded[image_id]["log_probs"])
         yield Card(
-            image_id=image_id,
+            name=f"image {image_id}",
             picture=data_url(pixels, PICTURE),
             caption=decoded[image_id]["caption"],
             references=image.references,
@@ -160,22 +160,48 @@ class _Store:
             maps = file[name][row, :length].astype(np.float64)
             before = file["words"][row, :length].astype(np.float64) if "words" in file else None
         maps = maps.reshape(length, *(maps.shape[1:] if name == "pixels" else self.side))
-        words = []
-        for position, text in enumerate(texts):
-            panel = overlay(pixels, maps[position], limit=limit_of(maps[position]))
-            influences: tuple[Influence, ...] = ()
-            if before is not None and position:
-                # Input 0 is the start of the caption; input i is word i - 1.
-                shares = before[position, 1 : position + 1]
-                shares = shares / (np.abs(shares).max() or 1.0)
-                influences = tuple(
-                    Influence(word, round(float(share), 2))
-                    for word, share in zip(texts, shares, strict=False)
-                )
-            words.append(
-                Word(text, float(probabilities[position]), data_url(panel, PANEL), influences)
+        if before is not None:
+            # Input 0 is the start of the caption; input i is word i - 1.
+            before = before[:, 1:length]
+        return strip_of(self.title, pixels, texts, maps, probabilities, before)
+
+
+def strip_of(
+    title: str,
+    pixels: NDArray[np.uint8],
+    texts: Sequence[str],
+    maps: NDArray[np.float64],
+    probabilities: NDArray[np.float64],
+    before: NDArray[np.float64] | None,
+) -> Strip:
+    """Draw a panel for each of T words.
+
+    Parameters
+    ----------
+    title : str
+        What the explainer is called.
+    pixels : uint8 (H, W, 3)
+        The image.
+    texts : sequence of str, length T
+    maps : float (T, h, w)
+        Signed relevance of the image.
+    probabilities : float (T,) or longer
+    before : float (T, at least T - 1) or None
+        Relevance of word i (column) for word t (row); read for i < t.
+    """
+    words = []
+    for position, text in enumerate(texts):
+        panel = overlay(pixels, maps[position], limit=limit_of(maps[position]))
+        influences: tuple[Influence, ...] = ()
+        if before is not None and position:
+            shares = before[position, :position]
+            shares = shares / (np.abs(shares).max() or 1.0)
+            influences = tuple(
+                Influence(word, round(float(share), 2))
+                for word, share in zip(texts, shares, strict=False)
             )
-        return Strip(self.title, tuple(words))
+        words.append(Word(text, float(probabilities[position]), data_url(panel, PANEL), influences))
+    return Strip(title, tuple(words))
 
 
 def data_url(pixels: NDArray[np.uint8], width: int) -> str:

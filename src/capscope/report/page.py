@@ -5,11 +5,9 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -21,6 +19,7 @@ from capscope.report.gallery import cards
 from capscope.report.headline import headline
 from capscope.report.results import Results, RunResults, read_results
 from capscope.report.tables import all_tables, write_table
+from capscope.report.template import render
 
 PAGE = "index.html"
 
@@ -58,7 +57,8 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
         images = params["report"]["images"]
         galleries.append((run, cards(results, run, dataset, vocabulary, images)))
         pictures += list(_pictures(results, run, out / "figures"))
-    page = _template().render(
+    page = render(
+        "page.jinja",
         version=__version__,
         dataset=results.dataset,
         skipped=read_manifest(folder / "data", "data").get("skipped", 0),
@@ -67,8 +67,6 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
         pictures=pictures,
         galleries=galleries,
         provenance=[_provenance(run) for run in results.runs],
-        style=_resource("page.css"),
-        script=_resource("page.js"),
     )
     write_text(out / PAGE, page)
     return results
@@ -99,22 +97,3 @@ def _provenance(run: RunResults) -> tuple[str, list[tuple[str, str]]]:
     facts = [(f"input {name}", value[:16]) for name, value in manifest["inputs"].items()]
     facts.append(("parameters", manifest["params_sha256"][:16]))
     return run.title, [*facts, *manifest["software"].items()]
-
-
-def _template() -> jinja2.Template:
-    """Captions, file names and references are escaped; only our own style and script are not."""
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["shade"] = shade
-    return environment.from_string(_resource("page.jinja"))
-
-
-def shade(strength: float) -> str:
-    """Return the background of a word: red for, blue against, transparent for nothing."""
-    red, green, blue = (214, 42, 31) if strength > 0 else (31, 95, 168)
-    return f"rgba({red},{green},{blue},{abs(strength) * 0.55:.2f})"
-
-
-def _resource(name: str) -> str:
-    return resources.files("capscope.report").joinpath(name).read_text("utf-8")

@@ -1,0 +1,76 @@
+"""``capscope explain``: show which part of your own image made each word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from capscope.cli.options import IMAGES, run_option
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, type=IMAGES)
+@run_option
+@click.option("--beam", type=click.IntRange(1), help="Beam width; the run's own by default.")
+@click.option("--explainer", default="lrp", show_default=True, help="Method, such as attention.")
+@click.option("--word", help="Show one word of the caption only.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="A .png (one image), a .html page, or a folder for PNGs; by default NAME.explained.png "
+    "in the current folder.",
+)
+def command(
+    images: tuple[Path, ...],
+    run_dir: Path,
+    beam: int | None,
+    explainer: str,
+    word: str | None,
+    out: Path | None,
+) -> None:
+    """Caption your own images and show which part of them made each word.
+
+    \b
+    capscope explain photo.jpg
+    capscope explain photo.jpg --word dog --explainer gradcam
+    capscope explain holiday/ --out holiday.html
+    """
+    from capscope.errors import CapscopeError
+    from capscope.explain.photograph import Photographer, find_images
+    from capscope.report.montage import montage, save_png
+    from capscope.report.own_images import card_of, write_page
+
+    paths = find_images(images)
+    page = out is not None and out.suffix == ".html"
+    single = out is not None and out.suffix == ".png"
+    if single and len(paths) > 1:
+        raise CapscopeError(f"--out {out} holds one image, {len(paths)} are given: name a folder")
+    settings = {} if beam is None else {"method": "beam", "beam": beam}
+    photographer = Photographer(run_dir, settings)
+    cards = []
+    for path in paths:
+        found = photographer.explain(path, explainer)
+        title = f"{path.name}: {found.captioned.caption} ({found.title})"
+        click.echo(f"{path}: {found.captioned.caption}")
+        found = found if word is None else found.only(word)
+        seen = found.captioned
+        if page:
+            cards.append(
+                card_of(
+                    path.name,
+                    seen.pixels,
+                    seen.words,
+                    found.title,
+                    found.maps,
+                    seen.probabilities,
+                    found.before,
+                )
+            )
+            continue
+        file = out if single and out else (out or Path()) / f"{path.stem}.explained.png"
+        save_png(montage(seen.pixels, seen.words, found.maps, found.before, title=title), file)
+        click.echo(f"  -> {file}")
+    if page and out is not None:
+        write_page(cards, out)
+        click.echo(f"  -> {out}")
