@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 export UV_HTTP_TIMEOUT ?= 300
+# Twenty-odd short jobs import PyTorch: let the first leave its bytecode for the others.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo smoke test test-fast lint types format lock sync clean
 
