@@ -13,7 +13,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -111,29 +111,34 @@ def software() -> dict[str, str]:
 
 
 def write_manifest(
-    folder: Path, kind: str, *, params: Any, inputs: Mapping[str, Path] = {}, **facts: Any
+    folder: Path,
+    kind: str,
+    *,
+    params: Any,
+    inputs: Mapping[str, Path] = {},
+    folders: Sequence[str] = (),
+    **facts: Any,
 ) -> Path:
     """Seal `folder`: list its files with size and SHA-256, and say what made them.
 
     Parameters
     ----------
     folder : Path
-        The finished product. Hidden files, ``state/`` and ``tensorboard/`` are left out.
+        The finished product. Its own files are listed one by one, hidden ones left out.
     kind : str
         What it is: ``features``, ``run``, ``relevance``, ...
     params : JSON-serialisable
         The part of the parameters that this product depends on.
     inputs : mapping of str to Path
         Manifests (or single files) that it was made from, recorded by hash.
+    folders : sequence of str
+        Subfolders that belong to the product, with one entry each, however many files they hold;
+        other subfolders are products of their own.
     facts
         Further JSON-serialisable facts, such as counts.
     """
-    files = {}
-    for path in sorted(folder.rglob("*")):
-        relative = path.relative_to(folder)
-        left_out = relative.parts[0] in {"state", "tensorboard", MANIFEST}
-        if path.is_file() and not left_out and not path.name.startswith("."):
-            files[relative.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    whole = [path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST]
+    names = sorted(name for name in whole if not name.startswith("."))
     manifest = {
         "kind": kind,
         "params": params,
@@ -141,14 +146,17 @@ def write_manifest(
         "inputs": {name: sha256_of(path) for name, path in inputs.items()},
         "software": software(),
         **facts,
-        "files": files,
+        "files": {
+            name: {**_size_of(folder / name), "sha256": _hash_of(folder / name)}
+            for name in [*names, *folders]
+        },
     }
     write_json(folder / MANIFEST, manifest)
     return folder / MANIFEST
 
 
 def read_manifest(folder: Path, kind: str, *, check_hashes: bool = False) -> dict[str, Any]:
-    """Read and verify the manifest of `folder`: kind and file sizes always, hashes on demand."""
+    """Read and verify the manifest of `folder`: kind and sizes always, hashes on demand."""
     path = folder / MANIFEST
     if not path.exists():
         raise CapscopeError(f"{folder} is not a finished {kind} folder: it has no {MANIFEST}")
@@ -156,14 +164,34 @@ def read_manifest(folder: Path, kind: str, *, check_hashes: bool = False) -> dic
     if manifest.get("kind") != kind:
         raise CapscopeError(f"{folder} holds {manifest.get('kind')!r}, expected {kind!r}")
     for name, entry in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise CapscopeError(f"{file} is listed in {path} but missing: make {folder} again")
-        size = file.stat().st_size
-        if size != entry["bytes"]:
+        listed = folder / name
+        if not listed.exists():
+            raise CapscopeError(f"{listed} is listed in {path} but missing: make {folder} again")
+        found = _size_of(listed)
+        expected = {key: entry[key] for key in found}
+        if found != expected:
             raise CapscopeError(
-                f"{file} has {size} bytes, {path} says {entry['bytes']}: make {folder} again"
+                f"{listed} has {_in_words(found)}, {path} says {_in_words(expected)}: "
+                f"make {folder} again"
             )
-        if check_hashes and sha256_of(file) != entry["sha256"]:
-            raise CapscopeError(f"{file} differs from its hash in {path}: make {folder} again")
+        if check_hashes and _hash_of(listed) != entry["sha256"]:
+            raise CapscopeError(f"{listed} differs from its hash in {path}: make {folder} again")
     return manifest
+
+
+def _size_of(path: Path) -> dict[str, int]:
+    if path.is_file():
+        return {"bytes": path.stat().st_size}
+    sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def _hash_of(path: Path) -> str:
+    if path.is_file():
+        return sha256_of(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return digest([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
+
+
+def _in_words(size: Mapping[str, int]) -> str:
+    return " of ".join(f"{count} {unit}" for unit, count in sorted(size.items()))

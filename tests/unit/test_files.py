@@ -106,26 +106,34 @@ def test_the_digest_of_a_value_ignores_the_order_of_its_keys():
 @pytest.fixture
 def product(tmp_path):
     folder = tmp_path / "product"
-    (folder / "sub").mkdir(parents=True)
-    (folder / "state").mkdir()
+    for name in ("sub", "sub/deep", "state"):
+        (folder / name).mkdir(parents=True)
     (folder / "a.bin").write_bytes(b"12345")
     (folder / "sub" / "b.bin").write_bytes(b"678")
+    (folder / "sub" / "deep" / "c.bin").write_bytes(b"90")
     (folder / "state" / "c.bin").write_bytes(b"in progress")
     (folder / ".a.bin.x.part").write_bytes(b"left over")
     write_text(tmp_path / "input.json", "{}")
     write_manifest(
-        folder, "toy", params={"x": 1}, inputs={"data": tmp_path / "input.json"}, images=2
+        folder,
+        "toy",
+        params={"x": 1},
+        inputs={"data": tmp_path / "input.json"},
+        folders=["sub"],
+        images=2,
     )
     return folder
 
 
 def test_a_manifest_lists_the_finished_files_and_what_made_them(product):
     manifest = read_manifest(product, "toy", check_hashes=True)
-    assert set(manifest["files"]) == {"a.bin", "sub/b.bin"}
+    assert set(manifest["files"]) == {"a.bin", "sub"}
     assert manifest["files"]["a.bin"] == {
         "bytes": 5,
         "sha256": hashlib.sha256(b"12345").hexdigest(),
     }
+    assert manifest["files"]["sub"]["files"] == 2
+    assert manifest["files"]["sub"]["bytes"] == 5
     assert manifest["images"] == 2
     assert manifest["params_sha256"] == digest({"x": 1})
     assert manifest["inputs"]["data"] == hashlib.sha256(b"{}").hexdigest()
@@ -140,6 +148,7 @@ def test_writing_a_manifest_again_gives_the_same_bytes(product):
         "toy",
         params={"x": 1},
         inputs={"data": product.parent / "input.json"},
+        folders=["sub"],
         images=manifest["images"],
     )
     assert (product / MANIFEST).read_bytes() == before
@@ -163,8 +172,20 @@ def test_a_missing_file_is_found(product):
 
 def test_a_truncated_file_is_found(product):
     (product / "a.bin").write_bytes(b"1234")
-    with pytest.raises(CapscopeError, match=r"a\.bin has 4 bytes, .* says 5"):
+    with pytest.raises(CapscopeError, match=r"a\.bin has 4 bytes, .* says 5 bytes"):
         read_manifest(product, "toy")
+
+
+def test_a_file_missing_in_a_folder_is_found(product):
+    (product / "sub" / "deep" / "c.bin").unlink()
+    with pytest.raises(CapscopeError, match=r"sub has 3 bytes of 1 files, .* 5 bytes of 2 files"):
+        read_manifest(product, "toy")
+
+
+def test_a_renamed_file_in_a_folder_is_found_on_demand(product):
+    (product / "sub" / "b.bin").rename(product / "sub" / "d.bin")
+    with pytest.raises(CapscopeError, match=r"sub differs from its hash"):
+        read_manifest(product, "toy", check_hashes=True)
 
 
 def test_a_flipped_byte_is_found_on_demand(product):

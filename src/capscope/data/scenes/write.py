@@ -61,7 +61,9 @@ def write_scenes(out: Path, settings: Mapping[str, Any], workers: int = 1) -> Pa
     write_json(out / "instances.json", _instances(rows, settings["size"]), indent=None)
     write_json(out / "scenes.json", {str(row["id"]): row["recipe"] for row in rows}, indent=None)
     counts = {split: settings[split] for split in SPLITS}
-    return write_manifest(out, "data", params=dict(settings), images=counts)
+    return write_manifest(
+        out, "data", params=dict(settings), folders=("images", "masks"), images=counts
+    )
 
 
 def read_recipes(data_dir: Path) -> dict[int, Recipe]:
