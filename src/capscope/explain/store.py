@@ -137,9 +137,15 @@ def write_relevance(
                 written[rows] = True
         if not written.all():
             raise AssertionError("some captions were not explained")
-    facts = {"captions": len(written), "words": int(captions.lengths.sum())}
     write_manifest(
-        folder, KIND, params=params, inputs=inputs, **attributes, **facts, saturated=saturated
+        folder,
+        KIND,
+        params=params,
+        inputs=inputs,
+        **attributes,
+        captions=len(written),
+        words=int(captions.lengths.sum()),
+        saturated=saturated,
     )
 
 

@@ -150,7 +150,7 @@ def published_attention(image: Bytes, attention: Floats, sigma: float = 20.0) ->
 def _linear(size: int, wanted: int) -> NDArray[np.float64]:
     """Return the matrix that interpolates an axis linearly at half-pixel centres."""
     centres = ((np.arange(wanted) + 0.5) * size / wanted - 0.5).clip(0, size - 1)
-    return np.maximum(0.0, 1 - np.abs(centres[:, None] - np.arange(size)))
+    return np.asarray(np.maximum(0.0, 1 - np.abs(centres[:, None] - np.arange(size))))
 
 
 def _to_bytes(values: Floats) -> Bytes:
