@@ -168,7 +168,8 @@ class MaxPool:
         """Return the way back where windows do not overlap: spread, then keep the arg-maxima."""
         height, width = x.shape[2:]
         rows, columns = self.kernel
-        place = torch.arange(height * width).reshape(height // rows, rows, -1, columns, 1)
+        place = torch.arange(height * width, device=x.device)
+        place = place.reshape(height // rows, rows, -1, columns, 1)
         winner = indices.permute(0, 2, 3, 1)[:, :, None, :, None]
         mask = (winner == place).to(x.dtype)  # (b, h, rows, w, columns, C)
 
