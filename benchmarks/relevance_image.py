@@ -3,8 +3,8 @@
 Prints CPU seconds of the process, best of a few runs, one thread, and two ratios: to one forward
 pass of the network on the same images (the bar is 1.3 (T + 2)), and to a naive twin, which does
 what the published program does: for each word another forward pass and another backward pass,
-layer by layer through autograd, weights clamped anew. Where two inputs of a max pool are equal up to
-rounding, the two may choose different ones, which shows as a difference of about 1e-3.
+layer by layer through autograd, weights clamped anew. Where two inputs of a max pool are equal up
+to rounding, the two may choose different ones, which shows as a difference of about 1e-3.
 
     python benchmarks/relevance_image.py --network vgg16 --words 10
     python benchmarks/relevance_image.py --network small --words 10 --batch 16
