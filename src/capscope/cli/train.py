@@ -13,7 +13,7 @@ from capscope.cli.options import FOLDER, params_options
 @params_options
 @click.option("--system", required=True, help="Name of the system in the parameters.")
 @click.option("--stage", default="xe", show_default=True, help="Training stage.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of weights and order.")
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
 @click.option(
     "--vocabulary", "vocabulary_dir", type=FOLDER, required=True, help="From `capscope vocabulary`."

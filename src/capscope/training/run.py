@@ -28,6 +28,7 @@ from capscope.files import (
     write_json,
     write_manifest,
     write_text,
+    writing,
 )
 from capscope.metrics.cider import CiderD
 from capscope.models import build
@@ -79,7 +80,7 @@ def train_run(
         "decoding": params["decoding"],
     }
     key = digest([identity, {name: sha256_of(path) for name, path in manifests.items()}])
-    with exclusive(out / "state"):
+    with writing(out), exclusive(out / "state"):
         if (out / MANIFEST).exists() and read_manifest(out, "run").get("key") == key:
             shutil.rmtree(out / "state")
             return False
