@@ -55,7 +55,8 @@ def _captions(results: Results, run: RunResults, split: str) -> list[Number]:
         if pd.notna(row["chance"]):
             beside.append(f"chance {row['chance']:.2f}")
         name = metric.replace("_", " ")
-        numbers.append(Number(name, f"{row['value']:.2f}", f"({', '.join(beside)})"))
+        value = f"{row['value']:.2f}" if pd.notna(row["value"]) else "no such words"
+        numbers.append(Number(name, value, f"({', '.join(beside)})" if beside else ""))
     return numbers
 
 

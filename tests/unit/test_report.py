@@ -1,0 +1,190 @@
+"""The report reads result files only, and shows what they say: no more, nothing unescaped."""
+
+import json
+import re
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from capscope.errors import CapscopeError
+from capscope.files import write_json, write_manifest
+from capscope.report.headline import as_text, headline
+from capscope.report.page import write_report
+from capscope.report.results import read_results
+from capscope.report.tables import all_tables, with_interval
+
+HOSTILE = "<script>alert(1)</script>"
+WORDS = ["<pad>", "a", "cat", HOSTILE, "<unk>", "<start>", "<end>"]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Results of one run on two images of a split, written by hand."""
+    folder = tmp_path / "results" / "toy"
+    data, run = folder / "data", folder / "runs" / "gridtd" / "xe" / "seed1"
+    (data / "images").mkdir(parents=True)
+    entries = []
+    for image_id in (1, 2):
+        Image.new("RGB", (32, 24), (200, 40 * image_id, 30)).save(data / f"images/{image_id}.png")
+        sentence = {"raw": f"A cat & {HOSTILE}.", "tokens": ["a", "cat"], "sentid": image_id}
+        entries.append(
+            {
+                "filepath": "images",
+                "filename": f"{image_id}.png",
+                "imgid": image_id,
+                "split": "test",
+                "sentids": [image_id],
+                "sentences": [{**sentence, "imgid": image_id}],
+            }
+        )
+    write_json(data / "dataset.json", {"dataset": "toy", "images": entries})
+    write_manifest(data, "data", params={}, folders=["images"], skipped=3)
+    run.mkdir(parents=True)
+    info = {"system": "gridtd", "stage": "xe", "seed": 1, "vocabulary": {"words": WORDS}}
+    write_json(run / "model.json", info)
+    log = "epoch,step,split,metric,value\n1,2,train,loss,3.0\n1,2,val,cider,0.5\n"
+    (run / "metrics.csv").write_text(log)
+    write_manifest(run, "run", params={"x": 1})
+    spoken = [
+        {"image_id": k, "caption": f"a {HOSTILE}", "word_ids": [1, 3], "log_probs": [-0.1, -0.7, 0]}
+        for k in (1, 2)
+    ]
+    write_json(run / "decoded" / "test.json", spoken)
+    for explainer, control in (("lrp", False), ("attention", False), ("random_decoder", True)):
+        _write_relevance(run / "relevance" / explainer / "test", explainer, control)
+    (run / "benchmarks").mkdir()
+    lines = ["explainer,resolution,word_kind,split,measure,value,low,high,n"]
+    for explainer, value in (("lrp", 0.9), ("attention", 0.7), ("random_decoder", 0.1)):
+        for kind in ("noun", "colour", "relation"):
+            for measure in ("hit", "mass", "choice"):
+                for resolution in ("grid", "pixels"):
+                    group = f"{explainer},{resolution},{kind},test,{measure}"
+                    lines.append(f"{group},{value},{value - 0.05},{value + 0.05},40")
+    (run / "benchmarks" / "ground_truth.csv").write_text("\n".join(lines) + "\n")
+    (folder / "scores").mkdir()
+    columns = (
+        "dataset,system,stage,seed,split,metric,value,low,high,chance,count,direction,definition"
+    )
+    rows = [
+        "toy,human,,,test,CIDEr,3.0,2.9,3.1,,2,higher,how alike",
+        "toy,gridtd,xe,1,test,CIDEr,2.5,2.4,2.6,,2,higher,how alike",
+        "toy,gridtd,xe,1,test,left_right_accuracy,0.8,0.7,0.9,0.5,2,higher,true claims",
+        "toy,gridtd,xe,1,test,colour_accuracy,,,,,0,higher,right colours",
+    ]
+    (folder / "scores" / "captions.csv").write_text("\n".join([columns, *rows]) + "\n")
+    per_image = "dataset,system,stage,seed,split,image_id,caption,CIDEr,CHAIR-i\n"
+    per_image += "toy,gridtd,xe,1,test,1,a cat,2.0,0.0\ntoy,gridtd,xe,1,test,2,a cat,3.0,\n"
+    (folder / "scores" / "per_image.csv").write_text(per_image)
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "paper.csv").write_text(
+        "system,dataset,stage,metric,value,source\n"
+        "gridtd,toy,xe,CIDEr,2.75,page 1\n"
+        "gridtd,toy,scst,CIDEr,,nobody has it\n"
+        "gridtd,other,xe,CIDEr,1.5,page 2\n"
+    )
+    return folder, published
+
+
+def _write_relevance(folder, explainer, control):
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    with h5py.File(folder / "relevance.h5", "w") as file:
+        file.attrs["grid"] = (2, 3)
+        file["image_ids"] = np.array([1, 2])
+        file["word_ids"] = np.array([[1, 3], [1, 3]])
+        file["lengths"] = np.array([2, 2])
+        file["grid"] = generator.normal(size=(2, 2, 6)).astype(np.float16)
+        if explainer == "lrp":
+            file["words"] = np.array([[[1, 0], [1, -2]]] * 2, np.float16)
+            file["pixels"] = generator.normal(size=(2, 2, 8, 8)).astype(np.float16)
+    title = {"lrp": "LRP", "attention": "attention"}.get(explainer, explainer)
+    write_manifest(
+        folder, "relevance", params={}, explainer=explainer, title=title, control=control
+    )
+
+
+def report(results, tmp_path, images=2):
+    folder, published = results
+    params = {"report": {"images": images}, "dataset": {"name": "toy", "reader": "scenes"}}
+    write_report(folder, published, params, tmp_path / "out")
+    return (tmp_path / "out" / "index.html").read_text("utf-8")
+
+
+def test_the_page_stands_alone_and_nothing_from_outside_runs_in_it(results, tmp_path):
+    page = report(results, tmp_path)
+    assert HOSTILE not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+    assert "3 images could not be read" in page
+
+
+def test_every_word_has_a_panel_and_its_preceding_words(results, tmp_path):
+    page = report(results, tmp_path)
+    strips = re.findall(r'<ol class="strip">.*?</ol>', page, re.S)
+    assert len(strips) == 2 * 2  # two images, two explainers; controls are not shown
+    assert all(strip.count("<li ") == 2 for strip in strips)
+    # LRP: input 1 is the word "a"; its relevance for the second word is negative, hence blue.
+    assert strips[0].count("<i style") == 1
+    assert "rgba(31,95,168,0.55)" in strips[0]
+    assert ">0.90<" in strips[0]
+    assert ">0.50<" in strips[0]
+
+
+def test_tables_say_what_the_files_say_in_three_formats(results, tmp_path):
+    report(results, tmp_path)
+    tables = tmp_path / "out" / "tables"
+    captions = pd.read_csv(tables / "captions_test.csv")
+    assert captions["system"].tolist() == ["human, leave-one-out", "gridtd xe (seed 1)", "chance"]
+    assert captions["CIDEr"].tolist()[:2] == [3.0, 2.5]
+    truth = pd.read_csv(tables / "ground_truth_test.csv")
+    assert truth["noun hit"].tolist()[0] == "0.90 [0.85, 0.95]"
+    assert set(truth["explainer"]) == {"LRP", "attention", "random_decoder"}
+    for name in ("captions_test", "ground_truth_test", "published"):
+        assert "gridtd" in (tables / f"{name}.md").read_text() or name.startswith("ground")
+        assert "\\begin{tabular}" in (tables / f"{name}.tex").read_text()
+
+
+def test_published_values_are_never_guessed(results):
+    published = next(t for t in all_tables(read_results(*results)) if t.name == "published").cells
+    assert published["paper"].tolist() == ["2.75", "not available", "1.5"]
+    assert published["ours"].tolist() == ["2.5000", "not run", "not run"]
+
+
+def test_the_headline_stands_beside_what_to_compare_it_with(results):
+    found = read_results(*results)
+    numbers = {n.name: (n.value, n.beside) for n in headline(found)["gridtd xe (seed 1)"]}
+    assert numbers["CIDEr"] == ("2.50", "(human 3.00)")
+    assert numbers["left right accuracy"] == ("0.80", "(chance 0.50)")
+    assert numbers["colour accuracy"] == ("no such words", "")
+    assert numbers["LRP noun hit"] == ("0.90", "(attention 0.70, random decoder 0.10)")
+    assert "LRP noun choice" in as_text(found)
+
+
+def test_the_same_results_give_the_same_page(results, tmp_path):
+    assert report(results, tmp_path) == report(results, tmp_path)
+
+
+def test_missing_results_name_the_file_and_the_command(results):
+    folder, published = results
+    (folder / "scores" / "captions.csv").unlink()
+    with pytest.raises(CapscopeError, match=r"captions\.csv does not exist: run `capscope eval"):
+        read_results(folder, published)
+
+
+def test_a_run_that_was_not_scored_is_left_out(results):
+    folder, published = results
+    other = folder / "runs" / "gridtd" / "xe" / "seed2"
+    other.mkdir()
+    info = json.loads((other.parent / "seed1" / "model.json").read_text())
+    write_json(other / "model.json", {**info, "seed": 2})
+    write_manifest(other, "run", params={})
+    assert [run.seed for run in read_results(folder, published).runs] == [1]
+
+
+def test_an_interval_is_left_out_where_there_is_none():
+    assert with_interval({"value": 0.5, "low": float("nan"), "high": float("nan")}) == "0.50"
+    assert with_interval({"value": 0.5, "low": 0.25, "high": 1.0}) == "0.50 [0.25, 1.00]"
