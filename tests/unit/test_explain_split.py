@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from toy_run import write_run
 
 from capscope.benchmarks.run import run_benchmark
 from capscope.data.annotations import read_karpathy
 from capscope.data.scenes.write import write_scenes
-from capscope.data.vocabulary import Vocabulary, build_vocabulary
+from capscope.data.vocabulary import build_vocabulary
 from capscope.errors import CapscopeError
 from capscope.explain.split import explain_split, open_subject
 from capscope.explain.store import FILE, RelevanceStore
@@ -21,9 +22,7 @@ from capscope.features.extract import extract_grid
 from capscope.features.grid import GridExtractor
 from capscope.features.small import SmallNetwork
 from capscope.features.store import FeatureStore
-from capscope.files import MANIFEST, digest, read_json, write_json, write_manifest
-from capscope.models import build
-from capscope.models.checkpoint import write_tensors
+from capscope.files import MANIFEST, read_json, write_json, write_manifest
 from capscope.params import Params, load_params, merge
 
 SIZE = 32
@@ -69,32 +68,6 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     ]
     write_json(run / "decoded" / "test.json", captions)
     return {"data": data, "features": features, "run": run}
-
-
-def write_run(
-    run: Path, extractor: GridExtractor, vocabulary: Vocabulary, attributes: dict[str, Any]
-) -> None:
-    config = {
-        "vocabulary_size": len(vocabulary),
-        "feature_size": extractor.dim,
-        "embedding": 6,
-        "hidden": 8,
-        "attention": 5,
-    }
-    captioner = build("gridtd", **config)
-    run.mkdir()
-    write_tensors(run / "model.safetensors", captioner.state_dict())
-    extractor.save(run)
-    info = {
-        "captioner": "gridtd",
-        "config": config,
-        "vocabulary": vocabulary.to_json(),
-        "vocabulary_sha256": digest(vocabulary.to_json()),
-        "features": attributes,
-        "decoding": {},
-    }
-    write_json(run / "model.json", info)
-    write_manifest(run, "run", params={})
 
 
 def explain(folders: dict[str, Path], params: Params, explainer: str, split: str = "test") -> Path:
