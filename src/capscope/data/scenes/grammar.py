@@ -23,8 +23,8 @@ LONGEST = 24
 """Words; longer drafts lose opening and remark, and if need be the place."""
 
 _OPENINGS = (
-    ("", 0.76), ("there is", 0.08), ("a picture of", 0.04), ("a photo of", 0.03),
-    ("an image of", 0.03), ("we see", 0.03), ("this scene shows", 0.03),
+    ("", 0.87), ("there is", 0.04), ("a picture of", 0.02), ("a photo of", 0.02),
+    ("an image of", 0.02), ("we see", 0.015), ("this scene shows", 0.015),
 )  # fmt: skip
 _RELATION_WEIGHTS = {
     "left": 1.0, "right": 1.0, "above": 0.7, "below": 0.7, "front": 1.0, "behind": 1.0, "near": 0.7,
@@ -66,19 +66,19 @@ class _Writer:
         """Return the words of one reference."""
         opening = pick(self.rng, _OPENINGS).split()
         scene, finite = self._scene(allow_finite=not opening)
-        place = self._phrase(PLACES[self.recipe.place]) if self._chance(0.8) else []
-        remark = self._remark() if self._chance(0.34) else []
+        place = self._phrase(PLACES[self.recipe.place]) if self._chance(0.86) else []
+        remark = self._remark() if self._chance(0.22) else []
         if len(opening) + len(scene) + len(place) + len(remark) > LONGEST:
             opening, remark = [], []
         if len(scene) + len(place) > LONGEST:
             place = []
-        if place and not finite and not opening and self._chance(0.1):
+        if place and not finite and not opening and self._chance(0.04):
             return [*place, *scene, *remark]
         return [*opening, *scene, *place, *remark]
 
     def _choose(self, sizes: Sequence[int]) -> list[int]:
         """Choose the objects to name, in order: all of up to three, the larger ones first."""
-        weights = np.sqrt(np.asarray(sizes, float)) * self.rng.uniform(0.7, 1.3, len(sizes))
+        weights = np.sqrt(np.asarray(sizes, float)) * self.rng.uniform(0.9, 1.1, len(sizes))
         order = [int(i) for i in np.argsort(-weights)]
         most = 3 if self._chance(0.88) else 2
         return order[:most]
@@ -96,9 +96,9 @@ class _Writer:
         form = pick(
             self.rng,
             (
-                ("relation", 0.46 if relations else 0.0),
-                ("sides", 0.32 if distinct else 0.0),
-                ("list", 0.22),
+                ("relation", 0.6 if relations else 0.0),
+                ("sides", 0.24 if distinct else 0.0),
+                ("list", 0.16),
             ),
         )
         if form == "list":
@@ -107,16 +107,16 @@ class _Writer:
             return self._sides([str(side) for side in sides]), False
         weights = [(relation, _RELATION_WEIGHTS[relation]) for relation in relations]
         relation = self._phrase(RELATIONS[pick(self.rng, weights)])
-        verb, finite = self._verb(first, allow_finite) if self._chance(0.6) else ([], False)
+        verb, finite = self._verb(first, allow_finite) if self._chance(0.35) else ([], False)
         words = [*self._noun_phrase(first), *verb, *relation, *self._noun_phrase(second)]
         for index in rest:
-            words += ["and" if self._chance(0.5) else "with", *self._noun_phrase(index)]
+            words += ["and" if self._chance(0.85) else "with", *self._noun_phrase(index)]
         return words, finite
 
     def _sides(self, sides: Sequence[str]) -> list[str]:
         """Name every object with its side of the image, from left to right or the other way."""
         order = sorted(range(len(sides)), key=lambda k: self.recipe.objects[self.named[k]].x)
-        if self._chance(0.25):
+        if self._chance(0.15):
             order.reverse()
         return self._listing(
             [[*self._noun_phrase(self.named[k]), *self._phrase(SIDES[sides[k]])] for k in order]
@@ -125,23 +125,23 @@ class _Writer:
     def _listing(self, parts: Sequence[list[str]]) -> list[str]:
         """Join parts by "and"; the tokenizer drops the commas of a longer list."""
         *before, last = parts
-        joint = "and" if self._chance(0.85) else "with"
+        joint = "and" if self._chance(0.95) else "with"
         return [*(word for part in before for word in part), joint, *last]
 
     def _noun_phrase(self, index: int) -> list[str]:
         thing = self.recipe.objects[index]
         words = []
-        if thing.size != "medium" and self._chance(0.4):
+        if thing.size != "medium" and self._chance(0.25):
             words += self._phrase(SIZES[thing.size][1])
-        if self._chance(0.94):
-            words += self._phrase(COLOURS[thing.colour][1], usual=0.9)
-        words += self._phrase(CLASSES[thing.name].names, usual=0.75)
+        if self._chance(0.97):
+            words += self._phrase(COLOURS[thing.colour][1], usual=0.95)
+        words += self._phrase(CLASSES[thing.name].names, usual=0.86)
         return ["an" if words[0][0] in "aeiou" else "a", *words]
 
     def _verb(self, index: int, allow_finite: bool) -> tuple[list[str], bool]:
         thing = self.recipe.objects[index]
         finite, participle, *others = CLASSES[thing.name].poses[thing.style]
-        if self._chance(0.25):
+        if self._chance(0.15):
             finite, participle = others
         use_finite = allow_finite and self._chance(0.6)
         return (finite if use_finite else participle).split(), use_finite
@@ -153,7 +153,7 @@ class _Writer:
             return self._phrase(WEATHER[weather])
         return self._phrase(TIMES[self.recipe.time])
 
-    def _phrase(self, phrases: Sequence[str], usual: float = 0.6) -> list[str]:
+    def _phrase(self, phrases: Sequence[str], usual: float = 0.75) -> list[str]:
         """Choose a phrase: the first one with probability `usual`."""
         index = 0
         if len(phrases) > 1 and not self._chance(usual):
