@@ -16,6 +16,7 @@ from capscope.metrics.frequent import FREQUENT_WORDS, frequent_word_measures
 from capscope.metrics.meteor import Meteor, meteor_scores
 from capscope.metrics.rouge import rouge_l
 from capscope.metrics.tokenizer import PUNCTUATION, drop_punctuation, one_line, ptb_tokenize
+from capscope.metrics.treebank import treebank_tokenize
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("CAPSCOPE_GOLDEN", ROOT / "../shared/golden"))
@@ -169,6 +170,17 @@ def test_a_caption_before_another_has_the_tokens_of_the_original():
         pair = ptb_tokenize([rows[k]["in"], rows[k]["next"]], parity=True)
         assert pair[0] == expected[k]
     assert len(different) <= 0.02 * len(rows)
+
+
+def test_the_python_tokeniser_agrees_on_all_but_the_end_of_a_file():
+    rows = [row for row in golden("edge_cases2.json")["rows"] if one_line(row["in"]) == row["in"]]
+    ours = treebank_tokenize([row["in"] for row in rows])
+    different = [row for row, text in zip(rows, ours, strict=True) if text != row["tokens_alone"]]
+    assert len(different) <= 0.01 * len(rows), [row["in"] for row in different]
+    lines = [line for row in rows for line in (row["in"], row["next"], "Zzz")]
+    ours = treebank_tokenize(lines, parity=True)[::3]
+    different = [r for r, text in zip(rows, ours, strict=True) if text != r["tokens_with_next"]]
+    assert len(different) <= 0.01 * len(rows), [row["in"] for row in different]
 
 
 def test_negative_weights_of_a_larger_corpus_score_as_in_the_original():

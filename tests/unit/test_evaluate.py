@@ -65,6 +65,13 @@ def test_measures_come_in_the_order_of_the_references():
     assert measures["CIDEr"].value == pytest.approx(measures["CIDEr"].per_image.mean())
 
 
+def test_without_meteor_and_with_the_python_tokeniser_no_java_is_started(monkeypatch):
+    expected = evaluate(REFERENCES, CANDIDATES, meteor=False)
+    monkeypatch.setattr("subprocess.Popen", None)
+    measures = evaluate(REFERENCES, CANDIDATES, meteor=False, tokenizer="python")
+    assert {k: v.value for k, v in measures.items()} == {k: v.value for k, v in expected.items()}
+
+
 def test_the_wrapped_originals_give_the_same_scores():
     ours = evaluate(REFERENCES, CANDIDATES, meteor=False)
     theirs = evaluate(REFERENCES, CANDIDATES, meteor=False, backend="reference", parity=True)

@@ -19,6 +19,7 @@ from capscope.metrics.results import Id, check_ids
 from capscope.metrics.rouge import rouge_l
 from capscope.metrics.statistics import Measure, Scores, average, mean
 from capscope.metrics.tokenizer import ptb_tokenize
+from capscope.metrics.treebank import treebank_tokenize
 
 
 class CaptionScorer:
@@ -85,6 +86,7 @@ def evaluate(
     meteor: bool = True,
     parity: bool = False,
     backend: str = "fast",
+    tokenizer: str = "java",
     timeout: float = 300.0,
 ) -> dict[str, Measure]:
     """Score captions against references: raw text in, measures out.
@@ -101,6 +103,8 @@ def evaluate(
         the next one (see `ptb_tokenize`).
     backend : {"fast", "reference"}
         Own scorers, or those of pycocoevalcap.
+    tokenizer : {"java", "python"}
+        CoreNLP's jar, or its twin `treebank_tokenize`.
     timeout : float
         Seconds to wait for the tokeniser, and for each answer of METEOR.
 
@@ -127,7 +131,7 @@ def evaluate(
         groups = list(references.values())
         files = [[text for group in groups for text in group]]
         files.append([candidates[image_id] for image_id in references])
-        theirs, ours = tokenize_files(files, parity=parity, timeout=timeout)
+        theirs, ours = tokenize_files(files, tokenizer, parity=parity, timeout=timeout)
         return CaptionScorer(regroup(theirs, groups), process, backend).measures(ours)
 
 
@@ -139,9 +143,15 @@ def _check_texts(image_id: int | str, references: object, candidate: object) -> 
 
 
 def tokenize_files(
-    files: Sequence[Sequence[str]], *, parity: bool = False, timeout: float = 300.0
+    files: Sequence[Sequence[str]],
+    tokenizer: str = "java",
+    *,
+    parity: bool = False,
+    timeout: float = 300.0,
 ) -> list[list[str]]:
     """Tokenise lists of captions: in one go, or for `parity` each list as a file of its own."""
+    if tokenizer == "python":
+        return [treebank_tokenize(file, parity=parity) for file in files]
     if parity:
         return [ptb_tokenize(file, parity=True, timeout=timeout) for file in files]
     return regroup(ptb_tokenize([text for file in files for text in file], timeout=timeout), files)

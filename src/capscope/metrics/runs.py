@@ -91,7 +91,10 @@ def evaluate_runs(
             [text for image in images for text in image.references] for images in splits.values()
         ]
         tokenized = tokenize_files(
-            [*files, *(run.texts for run in runs)], parity=settings["parity"], timeout=timeout
+            [*files, *(run.texts for run in runs)],
+            settings["tokenizer"],
+            parity=settings["parity"],
+            timeout=timeout,
         )
         captions = list(zip(runs, tokenized[len(files) :], strict=True))
         truth = read_truth(data_dir)
