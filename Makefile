@@ -35,7 +35,7 @@ $(READY): requirements.lock envs/installer.lock pyproject.toml
 
 demo: $(READY)  ## Run the main job on the embedded data, from drawing scenes to the results page.
 	snakemake --cores $(CORES) all
-	@capscope report --summary results/scenes
+	@capscope report --summary --results results/scenes
 
 smoke: $(READY)  ## Run the same steps on a handful of images.
 	snakemake --cores $(CORES) --configfile config/smoke.yaml -- all

@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import ROOT, Project, make_project
+from conftest import ROOT, Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 RULES = ["decode", "evaluate", "relevance", "measure", "write_report"]
@@ -67,7 +67,7 @@ def test_a_wrong_parameter_stops_before_any_job_and_is_named(finished):
 def test_the_command_of_the_readme_takes_an_overlay_before_the_target(finished):
     shutil.copyfile(ROOT / "all", finished.folder / "all")
     overlay = ["--configfile", "config/smoke.yaml", "all"]
-    assert "Nothing to be done" in finished.snakemake(*overlay).stdout
+    assert "Nothing to be done" in finished.snakemake("--dry-run", *overlay).stdout
 
 
 def test_dvc_and_snakemake_leave_each_other_nothing_to_do(finished, tmp_path):
@@ -92,25 +92,30 @@ def test_dvc_and_snakemake_leave_each_other_nothing_to_do(finished, tmp_path):
     assert clone.outputs() == finished.outputs()
 
 
-def test_a_killed_run_is_taken_up_again_and_ends_with_the_same_results(finished, tmp_path):
-    project = make_project(tmp_path / "killed")
+def test_a_killed_training_is_taken_up_again_and_ends_with_the_same_bytes(finished, tmp_path):
+    project = Project(tmp_path / "killed")
+    shutil.copytree(finished.folder, project.folder)
+    run = project.folder / "results/smoke/runs/gridtd/xe/seed1"
+    for name in ("manifest.json", "model.safetensors", "model.json", "metrics.csv"):
+        (run / name).unlink()
     started = subprocess.Popen(
-        ["snakemake", "--cores", "2", "all"],
+        ["snakemake", "--cores", "2", "train"],
         cwd=project.folder,
         env=project.environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    log = project.folder / "results/smoke/logs/train/gridtd-xe-seed1.log"
     try:
-        while not log.exists() and started.poll() is None:
-            time.sleep(0.1)
-        second = project.snakemake("all", check=False)
+        while not (run / "state").exists() and started.poll() is None:
+            time.sleep(0.05)
+        second = project.snakemake("train", check=False)
     finally:
         os.killpg(started.pid, signal.SIGKILL)
         started.wait()
     assert second.returncode != 0
     assert "another snakemake is at work on results/smoke" in second.stdout
-    project.snakemake("all")
+    assert not (run / "manifest.json").exists()
+    project.snakemake("train")
+    assert project.planned() == {}, "the same bytes, so nothing that follows is made again"
     assert project.outputs() == finished.outputs()

@@ -1,6 +1,7 @@
 """What the rules share: names derived from the parameters, the lock, and the jobs' environment."""
 
 import fcntl
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ try:
     validate(config)
 except CapscopeError as error:
     raise WorkflowError(str(error)) from None
+
+# Snakemake compares parameters as they print: the order of keys in an overlay must not matter.
+config = json.loads(json.dumps(config, sort_keys=True))
 
 DATASET = config["dataset"]["name"]
 READER = config["dataset"]["reader"]
@@ -53,7 +57,7 @@ MODELS = [f"{run}/manifest.json" for run in RUNS]
 CAPTIONS = [f"{run}/decoded/{split}.json" for run in RUNS for split in SPLITS]
 SCORES = [f"results/{DATASET}/scores/captions.csv"]
 BENCHMARKS = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
-REPORT = [f"results/{DATASET}/report/index.html"]
+REPORT = [f"results/{DATASET}/report/{part}" for part in ("index.html", "tables", "figures")]
 PUBLISHED = sorted(str(path) for path in Path("results/published").glob("*.csv"))
 
 # Which methods there are, and of which images, is in the paths; the rest decides what they say.

@@ -8,8 +8,22 @@ rule write_report:
         page=report(
             "results/{dataset}/report/index.html",
             caption="../report/page.rst",
-            category="Results",
-            labels={"result": "captions and their explanations"},
+            category="Page",
+            labels={"page": "captions and their explanations"},
+        ),
+        tables=report(
+            directory("results/{dataset}/report/tables"),
+            patterns=["{table}.csv"],
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"table": "{table}"},
+        ),
+        figures=report(
+            directory("results/{dataset}/report/figures"),
+            patterns=["{figure}.png"],
+            caption="../report/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
         ),
     log:
         "results/{dataset}/logs/report.log",
