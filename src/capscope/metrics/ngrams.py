@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ class NgramIndex:
     def count(self, captions: Sequence[Tokens]) -> list[Counts]:
         """Count the n-grams of other captions, n = 1..4."""
         flat = [word for caption in captions for word in caption]
-        words = np.fromiter((self._words.get(word, -1) for word in flat), np.int64, len(flat))
+        words = np.fromiter(map(self._words.get, flat, repeat(-1)), np.int64, len(flat))
         new = np.flatnonzero(words < 0)
         numbered = {word: place for place, word in enumerate({flat[i]: None for i in new})}
         words[new] = [len(self._words) + numbered[flat[i]] for i in new]
