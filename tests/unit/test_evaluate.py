@@ -15,7 +15,7 @@ from capscope.data.scenes.write import write_scenes
 from capscope.errors import CapscopeError
 from capscope.metrics.evaluate import evaluate, leave_one_out
 from capscope.metrics.meteor import Meteor
-from capscope.metrics.results import check_ids, read_results
+from capscope.metrics.results import check_ids, read_references, read_results
 from capscope.metrics.statistics import interval
 
 REFERENCES = {
@@ -220,6 +220,48 @@ def test_a_run_without_captions_is_named(tmp_path, scenes, params):
     arguments = ["--params", str(params), "--data", str(scenes), "--run", str(run)]
     done = CliRunner().invoke(command, [*arguments, "--out", str(tmp_path / "scores")])
     assert "holds no captions" in str(done.exception)
+
+
+def test_files_of_any_origin_are_scored(tmp_path, params):
+    annotations = [
+        {"image_id": place, "caption": text}
+        for place, texts in enumerate(REFERENCES.values())
+        for text in texts
+    ]
+    references, results = tmp_path / "captions.json", tmp_path / "mine.json"
+    references.write_text(json.dumps({"images": [], "annotations": annotations}))
+    captions = [{"image_id": 1, "caption": "The cat sits."}, {"image_id": 0, "caption": "A horse"}]
+    results.write_text(json.dumps(captions))
+    arguments = ["--params", str(params), "--references", str(references)]
+    arguments += ["--candidates", str(results), "--out", str(tmp_path)]
+    done = CliRunner().invoke(command, arguments, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.output.splitlines()[0].split() == ["test", "human", "leave-one-out", "mine"]
+    with (tmp_path / "per_image.csv").open() as stream:
+        scores = {row["image_id"]: row for row in csv.DictReader(stream) if row["system"] == "mine"}
+    assert (scores["1"]["caption"], scores["1"]["ROUGE-L"]) == ("The cat sits.", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", "no list 'annotations'"),
+        ('{"annotations": []}', "no list 'annotations'"),
+        ('{"annotations": [7]}', r"annotations\[0\] needs a whole number"),
+        ('{"annotations": [{"image_id": 1, "caption": null}]}', r"annotations\[0\] needs"),
+    ],
+)
+def test_a_references_file_that_is_none_says_what_is_wrong(tmp_path, text, message):
+    (tmp_path / "captions.json").write_text(text)
+    with pytest.raises(CapscopeError, match=message):
+        read_references(tmp_path / "captions.json")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--data", "x"], ["--references", "x", "--run", "y"]])
+def test_half_a_command_says_what_is_missing(arguments):
+    done = CliRunner().invoke(command, arguments)
+    assert done.exit_code == 2
+    assert "--references and --candidates" in done.output
 
 
 def test_meteor_is_asked_once_per_distinct_caption(tmp_path):

@@ -6,8 +6,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
 
+from capscope.data.annotations import Dataset, Image
+from capscope.data.tokens import tokenize
 from capscope.errors import CapscopeError
 from capscope.files import read_json
+from capscope.metrics.tokenizer import one_line
 
 Id = TypeVar("Id", int, str)
 _NAMED = 5  # how many ids an error names
@@ -42,6 +45,43 @@ def read_results(path: Path) -> dict[int, str]:
             raise CapscopeError(f"{path}: image {image_id} occurs twice; keep one caption of it")
         captions[image_id] = caption
     return captions
+
+
+def read_references(path: Path) -> Dataset:
+    """Read a COCO captions file: ``{"annotations": [{"image_id": .., "caption": ".."}, ..]}``.
+
+    Returns
+    -------
+    Dataset
+        Its images, in the order in which their first caption occurs, as split ``test``.
+
+    Raises
+    ------
+    CapscopeError
+        Naming the file and the entry that is not of this layout.
+    """
+    loaded = read_json(path)
+    entries = loaded.get("annotations") if isinstance(loaded, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise CapscopeError(f"{path} is not a COCO captions file: no list 'annotations'")
+    captions: dict[int, list[str]] = {}
+    for number, entry in enumerate(entries):
+        image_id = entry.get("image_id") if isinstance(entry, dict) else None
+        if type(image_id) is not int or not isinstance(entry.get("caption"), str):
+            raise CapscopeError(
+                f"{path}: annotations[{number}] needs a whole number 'image_id' and a string "
+                "'caption'"
+            )
+        captions.setdefault(image_id, []).append(one_line(entry["caption"]))
+    images = [
+        Image(image_id, str(image_id), "test", tuple(texts), tuple(map(_words, texts)))
+        for image_id, texts in captions.items()
+    ]
+    return Dataset(path.stem, path.parent, tuple(images))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(tokenize(text))
 
 
 def check_ids(references: Collection[Id], candidates: Collection[Id], where: str) -> None:

@@ -19,7 +19,7 @@ from capscope.files import read_json, write_text
 from capscope.metrics.evaluate import CaptionScorer, leave_one_out, regroup, tokenize_files
 from capscope.metrics.meteor import LONGEST, Meteor
 from capscope.metrics.registry import METRICS
-from capscope.metrics.results import check_ids, read_results
+from capscope.metrics.results import check_ids, read_references, read_results
 from capscope.metrics.statistics import Measure, average, interval
 from capscope.metrics.truth import ObjectTruth, read_truth
 
@@ -80,9 +80,50 @@ def evaluate_runs(
     """
     dataset = open_dataset(data_dir, params)
     runs = [captions for run_dir in run_dirs for captions in _read_run(run_dir, dataset)]
+    rows = _score(dataset, runs, read_truth(data_dir), params["metrics"])
+    _write_tables(out, dataset, rows, params["benchmarks"])
+    return rows
+
+
+def evaluate_files(
+    references: Path, candidates: Sequence[Path], params: Mapping[str, Any], out: Path | None = None
+) -> list[Row]:
+    """Score COCO results files against a COCO captions file, of any origin.
+
+    Parameters
+    ----------
+    references : Path
+        COCO captions JSON, such as ``captions_val2017.json``.
+    candidates : sequence of Path
+        COCO results JSON, each with one caption for every image that has references.
+    params : mapping
+        As for `evaluate_runs`.
+    out : Path, optional
+        Gets ``captions.csv`` and ``per_image.csv``.
+    """
+    dataset = read_references(references)
+    ids = [image.id for image in dataset.images]
+    runs = []
+    for path in candidates:
+        captions = read_results(path)
+        check_ids(ids, captions, str(path))
+        texts = tuple(captions[image_id] for image_id in ids)
+        runs.append(_checked(Captions(path.stem, "", "-", "test", texts), path))
+    rows = _score(dataset, runs, None, params["metrics"])
+    if out is not None:
+        _write_tables(out, dataset, rows, params["benchmarks"])
+    return rows
+
+
+def _score(
+    dataset: Dataset,
+    runs: Sequence[Captions],
+    truth: ObjectTruth | None,
+    settings: Mapping[str, Any],
+) -> list[Row]:
+    """Tokenise everything, then score split by split with one METEOR process."""
     decoded = {run.split for run in runs}
     splits = {split: dataset.split(split) for split in SPLITS if split in decoded}
-    settings = params["metrics"]
     timeout = float(settings["timeout"])
     with Meteor(timeout=timeout) if settings["meteor"] else nullcontext() as meteor:
         if meteor is not None:
@@ -97,15 +138,11 @@ def evaluate_runs(
             timeout=timeout,
         )
         captions = list(zip(runs, tokenized[len(files) :], strict=True))
-        truth = read_truth(data_dir)
         rows: list[Row] = []
         for (split, images), flat in zip(splits.items(), tokenized, strict=False):
             references = regroup(flat, [image.references for image in images])
             ours = [(run, texts) for run, texts in captions if run.split == split]
             rows += _score_split(images, references, ours, truth, meteor, settings["backend"])
-    resampling = {key: params["benchmarks"][key] for key in ("bootstrap", "seed")}
-    write_text(out / CAPTIONS_TABLE, _captions_table(dataset.name, rows, **resampling))
-    write_text(out / IMAGES_TABLE, _images_table(dataset, rows))
     return rows
 
 
@@ -120,13 +157,19 @@ def _read_run(run_dir: Path, dataset: Dataset) -> Iterator[Captions]:
         images = dataset.split(path.stem)
         check_ids([image.id for image in images], captions, str(path))
         texts = tuple(captions[image.id] for image in images)
-        _warn(path, sum(not text.strip() for text in texts), "are empty and score 0")
-        long = sum(len(text.split()) > LONGEST for text in texts)
-        _warn(path, long, f"are cut to {LONGEST} words for METEOR")
         try:
-            yield Captions(info["system"], info["stage"], info["seed"], path.stem, texts)
+            run = Captions(info["system"], info["stage"], info["seed"], path.stem, texts)
         except (KeyError, TypeError) as error:
             raise CapscopeError(f"{run_dir / 'model.json'} lacks {error}: train again") from error
+        yield _checked(run, path)
+
+
+def _checked(run: Captions, path: Path) -> Captions:
+    """Warn of captions that are scored, but not as one might think."""
+    _warn(path, sum(not text.strip() for text in run.texts), "are empty and score 0")
+    long = sum(len(text.split()) > LONGEST for text in run.texts)
+    _warn(path, long, f"are cut to {LONGEST} words for METEOR")
+    return run
 
 
 def _warn(path: Path, count: int, what: str) -> None:
@@ -166,6 +209,14 @@ def _one_against_others(
 
 def _average_rounds(rounds: Sequence[Mapping[str, Measure]]) -> dict[str, Measure]:
     return {name: average([measures[name] for measures in rounds]) for name in rounds[0]}
+
+
+def _write_tables(
+    out: Path, dataset: Dataset, rows: Sequence[Row], settings: Mapping[str, Any]
+) -> None:
+    resampling = {key: settings[key] for key in ("bootstrap", "seed")}
+    write_text(out / CAPTIONS_TABLE, _captions_table(dataset.name, rows, **resampling))
+    write_text(out / IMAGES_TABLE, _images_table(dataset, rows))
 
 
 def _captions_table(dataset: str, rows: Sequence[Row], bootstrap: int, seed: int) -> str:

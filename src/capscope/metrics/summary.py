@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from capscope.metrics.registry import METRICS
-from capscope.metrics.runs import Row
+from capscope.metrics.runs import HUMAN, Row
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -31,7 +31,9 @@ def summary(rows: Sequence[Row]) -> str:
 
 
 def _seed(row: Row) -> str:
-    return f"seed {row.captions.seed}" if row.captions.seed != "" else "leave-one-out"
+    if row.captions.system == HUMAN:
+        return "leave-one-out"
+    return f"seed {row.captions.seed}" if row.captions.seed != "-" else ""
 
 
 def _cell(row: Row, name: str) -> str:
