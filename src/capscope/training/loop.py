@@ -39,6 +39,7 @@ class Recipe:
     clip_value: float
     scheduled_sampling: float
     validation_images: int
+    validation_beam: int
     patience: int
     checkpoint_seconds: float
 

@@ -77,7 +77,6 @@ def train_run(
         "captioner": settings["captioner"],
         "model": settings["model"],
         stage: settings[stage],
-        "decoding": params["decoding"],
     }
     key = digest([identity, {name: sha256_of(path) for name, path in manifests.items()}])
     with writing(out), exclusive(out / "state"):
@@ -85,6 +84,7 @@ def train_run(
             shutil.rmtree(out / "state")
             return False
         torch.manual_seed(seed)
+        recipe = Recipe(**settings[stage])
         config = {
             "vocabulary_size": len(vocabulary),
             "feature_size": store.dim,
@@ -94,8 +94,8 @@ def train_run(
         trainer = Trainer(
             captioner,
             Corpus(captions, _training_rows(dataset, captions, store), vocabulary, store),
-            _Validation(dataset, store, vocabulary, params["decoding"], settings[stage]),
-            Recipe(**settings[stage]),
+            _Validation(dataset, captions, store, vocabulary, recipe),
+            recipe,
             seed=seed,
             folder=out,
             key=key,
@@ -146,26 +146,32 @@ def _training_rows(dataset: Dataset, captions: EncodedCaptions, store: FeatureSt
 
 
 class _Validation:
-    """CIDEr-D of the captions of some validation images."""
+    """CIDEr-D of the captions of some validation images, as long as the training's references."""
 
     def __init__(
         self,
         dataset: Dataset,
+        captions: EncodedCaptions,
         store: FeatureStore,
         vocabulary: Vocabulary,
-        decoding: Mapping[str, Any],
-        recipe: Mapping[str, Any],
+        recipe: Recipe,
     ) -> None:
-        images = dataset.split("val")[: recipe["validation_images"]]
+        images = dataset.split("val")[: recipe.validation_images]
         if not images:
             raise CapscopeError(f"data set {dataset.name} has no images in its split val")
-        self.store, self.vocabulary, self.decoding = store, vocabulary, decoding
+        self.store, self.vocabulary = store, vocabulary
         self.ids = [image.id for image in images]
         store.rows(self.ids)
         self.cider = CiderD([image.tokens for image in images])
+        self.settings = {
+            "method": "beam",
+            "beam": recipe.validation_beam,
+            "max_length": captions.labels.shape[1],
+            "batch_size": recipe.batch_size,
+        }
 
     def __call__(self, captioner: Captioner) -> dict[str, float]:
-        found = caption_split(captioner, self.store, self.ids, self.vocabulary, self.decoding)
+        found = caption_split(captioner, self.store, self.ids, self.vocabulary, self.settings)
         captions = [self.vocabulary.decode(h.word_ids).split() for _, h in found]
         return {"cider": float(self.cider.score(captions).mean())}
 
