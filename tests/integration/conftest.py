@@ -69,11 +69,11 @@ class Project:
         return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", text, re.M)}
 
     def outputs(self):
-        """Bytes of all results that are declared: everything but logs and reports of times."""
+        """Bytes of all finished results: everything but logs and training in progress."""
         return {
             path.relative_to(self.folder).as_posix(): path.read_bytes()
             for path in sorted((self.folder / "results").rglob("*"))
-            if path.is_file() and "/logs/" not in path.as_posix()
+            if path.is_file() and not {"logs", "state", "tensorboard"} & set(path.parts)
         }
 
     def writing_times(self):
