@@ -47,17 +47,17 @@ def test_one_line_keeps_everything_but_line_separators():
 
 
 @pytest.mark.parametrize(
-    ("script", "message"),
+    ("script", "timeout", "message"),
     [
-        ("import time; time.sleep(60)", "did not finish in 0.5 s"),
-        ("import sys; sys.exit('no memory')", "failed: no memory"),
-        ("print('one line')", "returned 2 lines for 4"),
+        ("import time; time.sleep(60)", 0.5, "did not finish in 0.5 s"),
+        ("import sys; sys.exit('no memory')", 60, "failed: no memory"),
+        ("print('one line')", 60, "returned 2 lines for 4"),
     ],
 )
-def test_a_tokeniser_that_fails_says_so(monkeypatch, script, message):
+def test_a_tokeniser_that_fails_says_so(monkeypatch, script, timeout, message):
     monkeypatch.setattr(tokenizer, "java_command", lambda *_: [sys.executable, "-c", script])
     with pytest.raises(CapscopeError, match=message):
-        ptb_tokenize(["a dog", "a cat"], timeout=0.5)
+        ptb_tokenize(["a dog", "a cat"], timeout=timeout)
 
 
 def test_a_missing_java_is_named(monkeypatch):
