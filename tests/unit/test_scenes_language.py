@@ -157,3 +157,10 @@ def test_words_have_one_kind_and_name_one_thing() -> None:
     assert {word: word_kind(word) for word in expected} == expected
     assert word_kind("unknown") == "other"
     assert {word_kind(w) for _, texts in SAMPLES for t in texts for w in t} == set(KINDS)
+
+
+def test_no_reference_speaks_of_day_or_sun_after_dark() -> None:
+    nights = [texts for recipe, texts in SAMPLES if recipe.time == "night"]
+    assert nights
+    said = {word for texts in nights for text in texts for word in text}
+    assert not {"day", "sunny", "sunshine", "daylight"} & said

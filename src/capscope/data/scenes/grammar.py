@@ -148,9 +148,10 @@ class _Writer:
 
     def _remark(self) -> list[str]:
         """Remark on the time of day or, outdoors, on the weather."""
-        weather = self.recipe.weather
-        if weather is not None and (self.recipe.time == "day" or self._chance(0.5)):
-            return self._phrase(WEATHER[weather])
+        day = self.recipe.time == "day"
+        if self.recipe.weather is not None and (day or self._chance(0.5)):
+            phrases = WEATHER[self.recipe.weather]
+            return self._phrase([p for p in phrases if day or not ("day" in p or "sun" in p)])
         return self._phrase(TIMES[self.recipe.time])
 
     def _phrase(self, phrases: Sequence[str], usual: float = 0.75) -> list[str]:
