@@ -12,7 +12,13 @@ from capscope.cli.options import FOLDER, params_options
 @click.command()
 @params_options
 @click.option("--out", type=FOLDER, required=True, help="Folder of the data set.")
-@click.option("--workers", type=click.IntRange(1, 256), default=2, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    default=2,
+    show_default=True,
+    help="Processes that draw, threads that read.",
+)
 def command(
     params_files: tuple[Path, ...], assignments: tuple[str, ...], out: Path, workers: int
 ) -> None:

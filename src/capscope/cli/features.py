@@ -11,7 +11,13 @@ from capscope.cli.options import FOLDER, params_options
 
 @click.command()
 @params_options
-@click.option("--kind", type=click.Choice(["grid"]), default="grid", show_default=True)
+@click.option(
+    "--kind",
+    type=click.Choice(["grid"]),
+    default="grid",
+    show_default=True,
+    help="What is taken from an image: grid, the cells of a convolutional network.",
+)
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
 @click.option("--backbone", type=FOLDER, help="From `capscope backbone`, for weights: trained.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the feature store.")
