@@ -41,7 +41,12 @@ def params(tmp_path: Path) -> dict[str, Any]:
     backbone = tmp_path / "backbone"
     backbone.mkdir()
     save_file(SmallNetwork(CHANNELS).state_dict(), backbone / "model.safetensors")
-    info = {"layer": "pool2", "positions": 4, "config": {"channels": CHANNELS}}
+    info = {
+        "layer": "pool2",
+        "positions": 4,
+        "position_scale": 2.0,
+        "config": {"channels": CHANNELS},
+    }
     write_json(backbone / "model.json", info)
     write_manifest(backbone, "backbone", params={})
     chosen: dict[str, Any] = yaml.safe_load(

@@ -112,6 +112,8 @@ def test_opposite_claims_are_false() -> None:
         ("a dog and a cat by the sea", []),
         ("a dog in the snow next to a big cat", [("dog", "near", "cat")]),
         ("left of", []),
+        ("on the left a dog and a cat on a road", [("dog", "left", None)]),
+        ("at the right a dog a cat", [("dog", "right", None)]),
     ],
 )  # fmt: skip
 def test_claims_are_read_from_captions(

@@ -45,6 +45,8 @@ from capscope.files import (
 METRICS_FILE = "metrics.csv"
 POSITIONS = 4
 """Position channels that the extractor appends behind the network."""
+POSITION_SCALE = 4.0
+"""Their size. Beside 128 channels of root mean square 1, a size of 1 is hardly seen in training."""
 CELL_LABELS = ("background", *CLASSES), ("background", *COLOURS)
 """What each head tells the cells apart by."""
 IMAGE_LABELS = (*PLACES, *TIMES, *WEATHER)
@@ -332,6 +334,7 @@ def _publish(
             "network": "small",
             "layer": f"pool{sum(block_ends(channels))}",
             "positions": POSITIONS,
+            "position_scale": POSITION_SCALE,
             "config": {"channels": channels},
             "supervision": "object masks, colours, place, time and weather of scenes",
         },

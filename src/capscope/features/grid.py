@@ -47,13 +47,15 @@ class GridExtractor(nn.Module):
         layer: str,
         scale: float = 1.0,
         positions: int = 0,
+        position_scale: float = 1.0,
         config: Mapping[str, Any] = {},
     ) -> None:
         super().__init__()
         if positions and (positions % 2 or positions < 4):
             raise ValueError(f"positions = {positions}: give 0, 4, 6, ..., half of them an axis")
         self.name, self.image_size, self.layer = name, image_size, layer
-        self.scale, self.positions, self.config = scale, positions, dict(config)
+        self.scale, self.position_scale = scale, position_scale
+        self.positions, self.config = positions, dict(config)
         self.network = network.eval().requires_grad_(False)
         for module in network.modules():
             if isinstance(module, nn.ReLU):
@@ -61,7 +63,7 @@ class GridExtractor(nn.Module):
         self.channels, height, width = _output_shape(network, image_size)
         self.grid = (height, width)
         self.dim = self.channels + positions
-        coordinates = position_channels(self.grid, positions)
+        coordinates = position_channels(self.grid, positions) * position_scale
         self.register_buffer("coordinates", coordinates, persistent=False)
 
     def preprocess(self, image: Pillow.Image) -> Tensor:
@@ -94,6 +96,7 @@ class GridExtractor(nn.Module):
             "weights_sha256": weights_sha256(self.network),
             "scale": self.scale,
             "positions": self.positions,
+            "position_scale": self.position_scale,
             "config": self.config,
         }
 
@@ -119,6 +122,7 @@ class GridExtractor(nn.Module):
                 layer=spec["layer"],
                 scale=spec["scale"],
                 positions=spec["positions"],
+                position_scale=spec["position_scale"],
                 config=spec["config"],
             )
             expected = spec["weights_sha256"]

@@ -14,6 +14,7 @@ from capscope.files import read_json, read_manifest
 
 WEIGHTS_FILE = "model.safetensors"
 INFO_FILE = "model.json"
+KEYS = ("layer", "positions", "position_scale", "config")
 
 
 class SmallNetwork(nn.Sequential):
@@ -52,11 +53,11 @@ def load_small(folder: Path) -> tuple[SmallNetwork, dict[str, Any]]:
     network : SmallNetwork
         In evaluation mode.
     info : dict
-        ``layer``, ``positions`` and ``config``, as `GridExtractor` takes them.
+        ``layer``, ``positions``, ``position_scale`` and ``config``, as `GridExtractor` takes them.
     """
     read_manifest(folder, "backbone")
     info = read_json(folder / INFO_FILE)
     network = SmallNetwork(**info["config"])
     path = folder / WEIGHTS_FILE
     load_weights(network, read_state(path), path)
-    return network.eval(), {key: info[key] for key in ("layer", "positions", "config")}
+    return network.eval(), {key: info[key] for key in KEYS}

@@ -27,7 +27,10 @@ from capscope.features.visual import Features
 from capscope.files import atomic_path, read_manifest
 
 FEATURES_FILE = "features.h5"
-IDENTITY = ("network", "layer", "image_size", "grid", "weights_sha256", "scale", "positions")
+IDENTITY = (
+    *("network", "layer", "image_size", "grid", "weights_sha256"),
+    *("scale", "positions", "position_scale"),
+)
 """Attributes in which the features of two stores must agree to be of the same kind."""
 
 

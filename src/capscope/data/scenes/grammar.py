@@ -96,9 +96,9 @@ class _Writer:
         form = pick(
             self.rng,
             (
-                ("relation", 0.6 if relations else 0.0),
-                ("sides", 0.24 if distinct else 0.0),
-                ("list", 0.16),
+                ("relation", 0.56 if relations else 0.0),
+                ("sides", 0.3 if distinct else 0.0),
+                ("list", 0.14),
             ),
         )
         if form == "list":
@@ -118,9 +118,12 @@ class _Writer:
         order = sorted(range(len(sides)), key=lambda k: self.recipe.objects[self.named[k]].x)
         if self._chance(0.15):
             order.reverse()
-        return self._listing(
-            [[*self._noun_phrase(self.named[k]), *self._phrase(SIDES[sides[k]])] for k in order]
-        )
+        ahead = self._chance(0.5)
+        parts = []
+        for k in order:
+            phrase, noun = self._phrase(SIDES[sides[k]]), self._noun_phrase(self.named[k])
+            parts.append([*phrase, *noun] if ahead else [*noun, *phrase])
+        return self._listing(parts)
 
     def _listing(self, parts: Sequence[list[str]]) -> list[str]:
         """Join parts by "and"; the tokenizer drops the commas of a longer list."""

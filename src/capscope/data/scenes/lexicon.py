@@ -182,8 +182,8 @@ WEATHER: dict[str, tuple[str, ...]] = {
 }
 
 RELATIONS: dict[str, tuple[str, ...]] = {
-    "left": ("to the left of", "left of", "on the left side of"),
-    "right": ("to the right of", "right of", "on the right side of"),
+    "left": ("left of", "to the left of", "on the left side of"),
+    "right": ("right of", "to the right of", "on the right side of"),
     "above": ("above", "over"),
     "below": ("below", "under", "beneath"),
     "front": ("in front of", "before"),

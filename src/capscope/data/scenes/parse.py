@@ -76,32 +76,47 @@ def claims(words: Sequence[str]) -> list[Claim]:
     """Return what a caption says about positions, in order.
 
     Between two neighbouring mentions, a relation phrase directly before the second relates the
-    first to it; a side phrase belongs to the mention before it.
+    first to it. A side phrase belongs to the mention before it; in a caption with a side phrase
+    before its first mention ("on the left a dog and on the right a cat"), to the one after it.
     """
     named = mentions(words)
+    starts = [0, *(mention.noun + 1 for mention in named)]
+    stops = [*(mention.first for mention in named), len(words)]
+    gaps = [tuple(words[start:stop]) for start, stop in zip(starts, stops, strict=True)]
+    ahead = bool(named) and _side(gaps[0]) is not None
     found = []
     for index, mention in enumerate(named):
-        after = named[index + 1] if index + 1 < len(named) else None
-        start, stop = mention.noun + 1, len(words) if after is None else after.first
-        between = tuple(words[start:stop])
-        related = next((p for p in _PHRASES if after and between[-len(p[0]) :] == p[0]), None)
-        if related is not None:
+        if ahead:
+            found += _side_claims(mention, gaps[index], starts[index])
+        between, start = gaps[index + 1], starts[index + 1]
+        related = next((p for p in _PHRASES if between[-len(p[0]) :] == p[0]), None)
+        if related is not None and index + 1 < len(named):
             phrase, relation = related
-            positions = tuple(range(stop - len(phrase), stop))
-            found.append(Claim(mention, relation, after, positions))
+            positions = tuple(range(stops[index + 1] - len(phrase), stops[index + 1]))
+            found.append(Claim(mention, relation, named[index + 1], positions))
             between = between[: -len(phrase)]
-        found += _side_claims(mention, between, start)
+        if not ahead:
+            found += _side_claims(mention, between, start)
     return found
 
 
-def _side_claims(mention: Mention, between: tuple[str, ...], start: int) -> list[Claim]:
-    """Return the first side phrase among the words that follow a mention."""
-    for offset in range(len(between)):
-        for phrase, side in _SIDE_PHRASES:
-            if between[offset : offset + len(phrase)] == phrase:
-                positions = tuple(range(start + offset, start + offset + len(phrase)))
-                return [Claim(mention, side, None, positions)]
-    return []
+def _side_claims(mention: Mention, gap: tuple[str, ...], start: int) -> list[Claim]:
+    """Return the claim that the first side phrase of a gap makes about a mention."""
+    side = _side(gap)
+    if side is None:
+        return []
+    name, offset, length = side
+    positions = tuple(range(start + offset, start + offset + length))
+    return [Claim(mention, name, None, positions)]
+
+
+def _side(gap: tuple[str, ...]) -> tuple[str, int, int] | None:
+    """Return name, place and length of the first side phrase among some words."""
+    for offset in range(len(gap)):
+        for phrase, name in _SIDE_PHRASES:
+            if gap[offset : offset + len(phrase)] == phrase:
+                return name, offset, len(phrase)
+    return None
 
 
 def check_relation(recipe: Recipe, claim: Claim) -> bool | None:
