@@ -50,9 +50,11 @@ class FeatureNorm(Explainer):
 
 
 class RandomDecoder(LRP):
-    """LRP of a captioner whose weights were drawn anew (the image network is kept).
+    """LRP of a captioner whose weights were shuffled (the image network is kept).
 
-    J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
+    J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018. Shuffled weights are as
+    large as the trained ones; weights at their initial scale would leave an almost linear decoder,
+    whose maps resemble the feature norm.
     """
 
     name: ClassVar[str] = "random_decoder"
@@ -61,23 +63,19 @@ class RandomDecoder(LRP):
 
     def __init__(self, subject: Subject, epsilon: float = 0.01) -> None:
         super().__init__(subject, epsilon)
-        self.untrained = redrawn(subject.captioner, SEED)
+        self.untrained = shuffled(subject.captioner, SEED)
 
     def explained(self) -> Captioner:
-        """Return the captioner with random weights."""
+        """Return the captioner with shuffled weights."""
         return self.untrained
 
 
-def redrawn(captioner: Captioner, seed: int) -> Captioner:
-    """Return a copy whose weight matrices are drawn anew; biases and gains are kept.
-
-    Weights are uniform in +-1 / sqrt(inputs), as torch initialises its layers.
-    """
+def shuffled(captioner: Captioner, seed: int) -> Captioner:
+    """Return a copy in which the values of every parameter are dealt out anew."""
     copy = deepcopy(captioner)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in copy.parameters():
-            if parameter.dim() > 1:
-                bound = parameter[0].numel() ** -0.5
-                parameter.uniform_(-bound, bound, generator=generator)
+            order = torch.randperm(parameter.numel(), generator=generator)
+            parameter.copy_(parameter.flatten()[order].view_as(parameter))
     return copy
