@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-WARM_UP = 0.3
+WARM_UP = 0.2
 """Share of a cycle in which the rate rises."""
-FIRST, LAST = 1 / 25, 1e-4
+FIRST, LAST = 0.1, 1e-4
 """Rates at both ends of a cycle, as shares of the highest."""
 FACTOR, PATIENCE, SMALLEST = 0.8, 2, 2e-5
 """Plateau: shrink by this after so many epochs without a better score, while above the smallest."""
