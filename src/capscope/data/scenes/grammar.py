@@ -40,7 +40,7 @@ def write_references(
     ----------
     recipe : Recipe
     sizes : sequence of int
-        Visible pixels of each object; larger objects are named first and more often.
+        Visible pixels of each object; of more than three, the larger ones are named.
     rng : numpy Generator
     count : int
     """
@@ -77,11 +77,16 @@ class _Writer:
         return [*opening, *scene, *place, *remark]
 
     def _choose(self, sizes: Sequence[int]) -> list[int]:
-        """Choose the objects to name, in order: all of up to three, the larger ones first."""
+        """Choose the objects to name: all of up to three, the larger ones of more.
+
+        They are named from left to right, sometimes from right to left. A captioner can only do
+        the same by looking where the objects are, at a moment when it looks at them anyway.
+        """
         weights = np.sqrt(np.asarray(sizes, float)) * self.rng.uniform(0.9, 1.1, len(sizes))
-        order = [int(i) for i in np.argsort(-weights)]
         most = 3 if self._chance(0.88) else 2
-        return order[:most]
+        chosen = [int(i) for i in np.argsort(-weights)][:most]
+        chosen.sort(key=lambda index: self.recipe.objects[index].x)
+        return chosen[::-1] if self._chance(0.2) else chosen
 
     def _scene(self, *, allow_finite: bool) -> tuple[list[str], bool]:
         """Return the words about the objects, and whether they hold a finite verb."""
@@ -114,14 +119,11 @@ class _Writer:
         return words, finite
 
     def _sides(self, sides: Sequence[str]) -> list[str]:
-        """Name every object with its side of the image, from left to right or the other way."""
-        order = sorted(range(len(sides)), key=lambda k: self.recipe.objects[self.named[k]].x)
-        if self._chance(0.15):
-            order.reverse()
+        """Name every object with its side of the image, before or after the noun."""
         ahead = self._chance(0.5)
         parts = []
-        for k in order:
-            phrase, noun = self._phrase(SIDES[sides[k]]), self._noun_phrase(self.named[k])
+        for index, side in zip(self.named, sides, strict=True):
+            phrase, noun = self._phrase(SIDES[side]), self._noun_phrase(index)
             parts.append([*phrase, *noun] if ahead else [*noun, *phrase])
         return self._listing(parts)
 
