@@ -1,0 +1,85 @@
+"""What the documents say is true: examples are valid, files and targets that they name exist."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from capscope.explain import EXPLAINERS
+from capscope.models import CAPTIONERS
+from capscope.params import load_params, schema
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def blocks(document, language):
+    return re.findall(rf"```{language}\n(.*?)```", document.read_text("utf-8"), re.S)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_files_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text("utf-8")):
+        assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_make_targets_that_documents_name_exist(document):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    named = re.findall(r"(?:^|`|&& )make ([a-z-]+)", document.read_text("utf-8"), re.M)
+    assert set(named) <= targets
+
+
+def test_the_example_overlay_for_your_own_photographs_is_valid(tmp_path, monkeypatch):
+    (example,) = blocks(ROOT / "config" / "README.md", "yaml")
+    (tmp_path / "mine.yaml").write_text(example)
+    assert load_params([ROOT / "params.yaml", tmp_path / "mine.yaml"])["dataset"]["name"] == "mine"
+
+
+def test_the_example_annotations_can_be_read(tmp_path):
+    from capscope.data.annotations import read_karpathy
+
+    (example,) = blocks(ROOT / "config" / "README.md", "json")
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(json.loads(example)))
+    (image,) = read_karpathy(path, tmp_path, "mine").images
+    assert image.references == ("A dog runs.",)
+
+
+def test_captioners_and_explainers_of_the_schema_are_those_of_the_registries():
+    properties = schema()["properties"]
+    system = properties["systems"]["additionalProperties"]["properties"]
+    assert set(system["captioner"]["enum"]) == set(CAPTIONERS)
+    explanations = properties["explanations"]["properties"]
+    named = {
+        *explanations["explainers"]["items"]["enum"],
+        *explanations["controls"]["items"]["enum"],
+    }
+    assert named == set(EXPLAINERS)
+
+
+def test_the_pinned_packages_are_checked_by_hash_and_come_from_no_named_address():
+    for name in ("requirements.lock", "envs/installer.lock"):
+        text = (ROOT / name).read_text("utf-8")
+        pins = re.findall(r"^\S+==\S+.*?(?=^\S|\Z)", text, re.M | re.S)
+        assert pins
+        assert all("--hash=sha256:" in pin for pin in pins)
+        assert "://" not in text
+        assert "index-url" not in text
+
+
+def test_every_published_value_has_a_source():
+    for path in (ROOT / "results" / "published").glob("*.csv"):
+        header, *rows = path.read_text("utf-8").splitlines()
+        assert header == "system,dataset,stage,metric,value,source"
+        assert all(re.fullmatch(r'[^,]+,[^,]+,[^,]+,[^,]+,[\d.]*,"[^"]+"', row) for row in rows)
+
+
+def test_the_continuous_check_and_the_environments_read_as_yaml():
+    for name in ("envs/capscope.yaml", "dvc.yaml", ".snakemake-workflow-catalog.yml"):
+        assert yaml.safe_load((ROOT / name).read_text("utf-8"))
