@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from capscope.explain.store import RelevanceStore, StoredRelevance
 
 Maps = dict[str, Tensor]
 """Maps (T, h, w) of one caption by resolution."""
+CONTROLS = ("random", "centre")
+"""Controls that need no relevance store."""
 
 
 def measure_ground_truth(
@@ -43,7 +46,7 @@ def measure_ground_truth(
     Parameters
     ----------
     stores : sequence of RelevanceStore
-        All of the same run; one for each explainer and split.
+        All of the same captions of a run; one for each explainer and split.
     data_dir, dataset
         Where masks or boxes are.
     vocabulary : Vocabulary
@@ -54,23 +57,24 @@ def measure_ground_truth(
         Of the bootstrap over images; `seed` also draws the noise.
     """
     scores = Scores()
-    controlled: set[str] = set()
     ids = sorted({int(image_id) for store in stores for image_id in store.image_ids})
     size = max(store.image_size for store in stores)
     depictions, reader = open_depictions(data_dir, dataset, ids, size)
-    for store in tqdm(stores, desc="ground truth", unit="store"):
-        named = [store.explainer]
-        if store.split not in controlled:
-            controlled.add(store.split)
-            named += ["random", "centre"]
-        for stored in (store[row] for row in range(len(store))):
-            words = [vocabulary.words[word_id] for word_id in stored.word_ids]
-            case = Case(depictions[stored.image_id], reader, words)
-            for name in named:
-                maps = maps_of(name, stored, seed)
-                for resolution, kind, measure, value in case.scores(maps, sigma):
-                    key = Key(name, resolution, kind, store.split, measure)
-                    scores.add(key, stored.image_id, value)
+    splits = dict.fromkeys(store.split for store in stores)
+    with tqdm(total=sum(map(len, stores)), desc="ground truth", unit="caption") as progress:
+        for split in splits:
+            own = [store for store in stores if store.split == split]
+            for row in range(len(own[0])):
+                stored = {store.explainer: store[row] for store in own}
+                one = stored[own[0].explainer]
+                words = [vocabulary.words[word_id] for word_id in one.word_ids]
+                case = Case(depictions[one.image_id], reader, words)
+                for name in [*stored, *CONTROLS]:
+                    maps = maps_of(name, stored.get(name, one), seed)
+                    for resolution, kind, measure, value in case.scores(maps, sigma):
+                        key = Key(name, resolution, kind, split, measure)
+                        scores.add(key, one.image_id, value)
+                progress.update(len(own))
     return scores.measurements(resamples, seed)
 
 
@@ -84,6 +88,17 @@ def maps_of(name: str, stored: StoredRelevance, seed: int) -> Maps:
     if name == "centre":
         return {k: centre(v.shape) for k, v in maps.items()}
     return maps
+
+
+class Raster(NamedTuple):
+    """What n words are about, on a raster of h x w cells."""
+
+    shown: Tensor
+    """(n, h, w) bool: the target shows at the centre of the cell."""
+    covered: Tensor
+    """(n, h, w) share of the cell that the target covers."""
+    objects: Tensor
+    """(K, h, w) share of the cell that each object covers."""
 
 
 class Case:
@@ -107,24 +122,35 @@ class Case:
             shown.append(masks[objects].any(0) if word.about else background)
         self.meant = torch.stack(meant) if meant else torch.zeros(0, len(masks), dtype=torch.bool)
         self.shown = torch.stack(shown) if shown else masks[:0]
+        self._rasters: dict[tuple[int, int], Raster] = {}
+
+    def raster(self, height: int, width: int) -> Raster:
+        """Return targets and objects on a raster of maps."""
+        if (height, width) not in self._rasters:
+            self._rasters[height, width] = Raster(
+                at_centres(self.shown, height, width),
+                coverage(self.shown, height, width),
+                coverage(self.depiction.masks, height, width),
+            )
+        return self._rasters[height, width]
 
     def scores(self, maps: Maps, sigma: float) -> Iterator[tuple[str, str, str, float]]:
         """Yield resolution, kind of word, measure and value for every word that has a truth."""
         if not self.positions:
             return
-        decided = self.meant.any(1) & ~self.meant.all(1)
+        decided = (self.meant.any(1) & ~self.meant.all(1)).tolist()
         for resolution, relevance in maps.items():
             chosen = relevance[self.positions]
             height, width = chosen.shape[1:]
             pointed = chosen
             if resolution == "pixels":
                 pointed = smooth(chosen, sigma * width / self.depiction.masks.shape[-1])
-            hits = pointing_hit(pointed, at_centres(self.shown, height, width))
-            masses = relevance_mass(chosen, coverage(self.shown, height, width))
-            objects = object_relevance(chosen, coverage(self.depiction.masks, height, width))
-            choices = choice(objects, self.meant)
+            raster = self.raster(height, width)
+            hits = pointing_hit(pointed, raster.shown).tolist()
+            masses = relevance_mass(chosen, raster.covered).tolist()
+            choices = choice(object_relevance(chosen, raster.objects), self.meant).tolist()
             for n, kind in enumerate(self.kinds):
-                yield resolution, kind, "hit", float(hits[n])
-                yield resolution, kind, "mass", float(masses[n])
+                yield resolution, kind, "hit", hits[n]
+                yield resolution, kind, "mass", masses[n]
                 if decided[n]:
-                    yield resolution, kind, "choice", float(choices[n])
+                    yield resolution, kind, "choice", choices[n]

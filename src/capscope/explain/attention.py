@@ -24,8 +24,6 @@ class Attention(Explainer):
     name: ClassVar[str] = "attention"
     title: ClassVar[str] = "attention"
     sign: ClassVar[Literal["signed", "positive"]] = "positive"
-    needs: ClassVar[frozenset[str]] = frozenset({"attention"})
-    conserves: ClassVar[bool] = False
 
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor

@@ -7,7 +7,7 @@ need no model; see `capscope.benchmarks.baselines`.
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -31,7 +31,7 @@ class FeatureNorm(Explainer):
 
     name: ClassVar[str] = "feature_norm"
     title: ClassVar[str] = "feature norm (no word)"
-    conserves: ClassVar[bool] = False
+    sign: ClassVar[Literal["signed", "positive"]] = "positive"
     control: ClassVar[bool] = True
 
     def explain(

@@ -26,11 +26,7 @@ class Explainer(ABC):
     name, title : str
         Its key in `capscope.explain.EXPLAINERS`, and what tables call it.
     sign : {"signed", "positive"}
-        Whether negative relevance means anything.
-    needs : frozenset of str
-        Parts without which it cannot work: ``attention`` (weights over visual features).
-    conserves : bool
-        Whether relevance is meant to be kept from place to place.
+        Whether its maps have negative relevance.
     control : bool
         Whether it is a control, which should not find the objects of words.
     """
@@ -38,8 +34,6 @@ class Explainer(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     sign: ClassVar[Literal["signed", "positive"]] = "signed"
-    needs: ClassVar[frozenset[str]] = frozenset()
-    conserves: ClassVar[bool] = True
     control: ClassVar[bool] = False
 
     def __init__(self, subject: Subject, epsilon: float = 0.01) -> None:

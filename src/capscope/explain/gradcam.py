@@ -23,7 +23,6 @@ class GradCAM(Explainer):
     name: ClassVar[str] = "gradcam"
     title: ClassVar[str] = "Grad-CAM"
     sign: ClassVar[Literal["signed", "positive"]] = "positive"
-    conserves: ClassVar[bool] = False
 
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor

@@ -20,7 +20,6 @@ class GradientXInput(Explainer):
 
     name: ClassVar[str] = "gradient_x_input"
     title: ClassVar[str] = "gradient x input"
-    conserves: ClassVar[bool] = False
 
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
@@ -39,7 +38,6 @@ class GradientThenLRP(Explainer):
 
     name: ClassVar[str] = "gradient_lrp"
     title: ClassVar[str] = "gradient x input, then LRP"
-    conserves: ClassVar[bool] = False
 
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor

@@ -74,6 +74,7 @@ def explain_split(
         attributes={
             "explainer": explainer,
             "title": method.title,
+            "sign": method.sign,
             "control": method.control,
             "split": split,
             "grid": subject.network.grid,
