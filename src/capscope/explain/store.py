@@ -14,8 +14,8 @@ pixels                 (R, T, m, m) f16    relevance of the image, sum-pooled; m
 conservation/<place>   (R, T) float32      see `Explanation.conservation`
 =====================  ==================  ======================================================
 
-Attributes, which the manifest repeats: explainer, title, sign, control (whether it is one), split, grid
-(height and width), image_size (pixels).
+Attributes, which the manifest repeats: explainer, title, sign, control (whether it is one), split,
+grid (height and width), image_size (pixels).
 """
 
 from __future__ import annotations
