@@ -16,6 +16,7 @@ from capscope.errors import CapscopeError
 from capscope.features import backbone
 from capscope.features.grid import GridExtractor
 from capscope.features.small import SmallNetwork, block_ends, load_small
+from capscope.features.supervision import CELL_LABELS, IMAGE_LABELS, read_examples
 
 SCENES = {"seed": 5, "size": 64, "train": 12, "val": 4, "test": 1, "shift": 0, "bias": 0.85}
 SETTINGS = {"channels": [4, 8, 8], "epochs": 3, "batch_size": 5, "learning_rate": 0.01, "seed": 2}
@@ -65,7 +66,7 @@ def test_folding_keeps_the_function_as_long_as_scales_are_positive() -> None:
 def test_cells_are_labelled_with_what_their_pixels_show(data: Path) -> None:
     dataset = read_karpathy(data / DATASET_FILE, data, "scenes")
     recipes = read_recipes(data)
-    examples = backbone.read_examples(dataset, recipes, "train", 2)
+    examples = read_examples(dataset, recipes, "train", 2)
     assert examples.images.shape == (12, 3, 64, 64)
     for number, image in enumerate(dataset.split("train")):
         recipe = recipes[image.id]
@@ -74,7 +75,7 @@ def test_cells_are_labelled_with_what_their_pixels_show(data: Path) -> None:
             cell = mask[row * 4 : row * 4 + 4, column * 4 : column * 4 + 4]
             for labels, names, field in zip(
                 (examples.classes, examples.colours),
-                backbone.CELL_LABELS,
+                CELL_LABELS,
                 ("name", "colour"),
                 strict=True,
             ):
@@ -83,7 +84,7 @@ def test_cells_are_labelled_with_what_their_pixels_show(data: Path) -> None:
                     shown = getattr(recipe.objects[value - 1], field) if value else "background"
                     expected[names.index(shown)] += 1 / 16
                 np.testing.assert_allclose(labels[number, :, row, column], expected, atol=1e-6)
-        names = np.array(backbone.IMAGE_LABELS)[examples.whole[number].numpy() > 0]
+        names = np.array(IMAGE_LABELS)[examples.whole[number].numpy() > 0]
         assert set(names) == {recipe.place, recipe.time, recipe.weather} - {None}
 
 

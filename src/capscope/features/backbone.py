@@ -15,9 +15,8 @@ import math
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -26,11 +25,12 @@ from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
 from tqdm import tqdm
 
-from capscope.data.annotations import DATASET_FILE, Dataset, read_karpathy
-from capscope.data.images import IMAGENET_MEAN, IMAGENET_STD, map_ahead, read_image
-from capscope.data.scenes import Recipe, read_recipes
-from capscope.data.scenes.lexicon import CLASSES, COLOURS, PLACES, TIMES, WEATHER
+from capscope.data.annotations import DATASET_FILE, read_karpathy
+from capscope.data.images import IMAGENET_MEAN, IMAGENET_STD
+from capscope.data.scenes import read_recipes
+from capscope.data.scenes.lexicon import PLACES
 from capscope.features.small import INFO_FILE, WEIGHTS_FILE, SmallNetwork, block_ends
+from capscope.features.supervision import CELL_LABELS, IMAGE_LABELS, Examples, read_examples
 from capscope.files import (
     MANIFEST,
     atomic_path,
@@ -47,31 +47,10 @@ POSITIONS = 4
 """Position channels that the extractor appends behind the network."""
 POSITION_SCALE = 4.0
 """Their size. Beside 128 channels of root mean square 1, a size of 1 is hardly seen in training."""
-CELL_LABELS = ("background", *CLASSES), ("background", *COLOURS)
-"""What each head tells the cells apart by."""
-IMAGE_LABELS = (*PLACES, *TIMES, *WEATHER)
 BACKGROUND_WEIGHT = 0.3
 """Weight of a cell that shows background only; a cell that shows nothing else counts 1."""
 SMALLEST_SCALE = 0.01
 """Lower bound of the scale of batch normalisation: a positive scale commutes with pooling."""
-
-
-class Examples(NamedTuple):
-    """Images and labels of one split.
-
-    Attributes
-    ----------
-    images : Tensor (M, 3, S, S) uint8
-    classes, colours : Tensor (M, L, h, w)
-        Share of each cell that shows each of `CELL_LABELS`; they add up to 1.
-    whole : Tensor (M, K)
-        Place, time and weather, 0 or 1.
-    """
-
-    images: Tensor
-    classes: Tensor
-    colours: Tensor
-    whole: Tensor
 
 
 class TrainedNetwork(nn.Module):
@@ -160,43 +139,6 @@ def train_backbone(data_dir: Path, settings: Mapping[str, Any], out: Path) -> Pa
         rows.append({"epoch": epoch + 1, "loss": loss, **evaluate(model, val)})
         _save_state(out, key, model, optimiser, rows)
     return _publish(out, model, settings, rows, data_dir)
-
-
-def read_examples(
-    dataset: Dataset, recipes: Mapping[int, Recipe], split: str, blocks: int
-) -> Examples:
-    """Read one split; cells are 2^blocks pixels wide."""
-    images = dataset.split(split)
-    masks = [dataset.root / "masks" / Path(image.file).relative_to("images") for image in images]
-    paths = [*map(dataset.path, images), *masks]
-    read = [
-        np.asarray(picture)
-        for picture in tqdm(
-            map_ahead(read_image, paths, 2), total=len(paths), unit="file", desc=f"read {split}"
-        )
-    ]
-    pictures = torch.from_numpy(np.stack(read[: len(images)])).permute(0, 3, 1, 2)
-    shown = np.stack([mask[..., 0] for mask in read[len(images) :]])
-    drawn = [recipes[image.id] for image in images]
-    cells = [_cell_labels(r, m, 2**blocks) for r, m in zip(drawn, shown, strict=True)]
-    classes, colours = (torch.from_numpy(np.stack(part)) for part in zip(*cells, strict=True))
-    whole = [[float(name in (r.place, r.time, r.weather)) for name in IMAGE_LABELS] for r in drawn]
-    return Examples(pictures, classes, colours, torch.tensor(whole))
-
-
-def _cell_labels(
-    recipe: Recipe, mask: np.ndarray[Any, np.dtype[np.uint8]], stride: int
-) -> tuple[np.ndarray[Any, np.dtype[np.float32]], ...]:
-    """Return the share of each cell that shows each class, and each colour: (L, h, w)."""
-    grid = len(mask) // stride
-    blocks = mask[: grid * stride, : grid * stride].reshape(grid, stride, grid, stride)
-    classes, colours = (np.zeros((len(names), grid, grid), np.float32) for names in CELL_LABELS)
-    classes[0] = colours[0] = (blocks == 0).mean((1, 3))
-    for index, thing in enumerate(recipe.objects):
-        share = (blocks == index + 1).mean((1, 3))
-        classes[CELL_LABELS[0].index(thing.name)] += share
-        colours[CELL_LABELS[1].index(thing.colour)] += share
-    return classes, colours
 
 
 def normalised(images: Tensor) -> Tensor:
