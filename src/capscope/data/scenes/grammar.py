@@ -136,7 +136,7 @@ class _Writer:
     def _noun_phrase(self, index: int) -> list[str]:
         thing = self.recipe.objects[index]
         words = []
-        if thing.size != "medium" and self._chance(0.25):
+        if thing.size != "medium" and self._chance(0.6):
             words += self._phrase(SIZES[thing.size][1])
         if self._chance(0.97):
             words += self._phrase(COLOURS[thing.colour][1], usual=0.95)
