@@ -9,6 +9,7 @@ from torch import nn
 
 from capscope.errors import CapscopeError
 from capscope.explain import EXPLAINERS, explainer_class
+from capscope.explain.controls import RandomDecoder, ShuffledDecoder
 from capscope.explain.explanation import Explanation
 from capscope.explain.subject import Subject
 from capscope.features.grid import GridExtractor
@@ -154,13 +155,36 @@ def test_the_feature_norm_is_the_same_for_every_word() -> None:
         torch.testing.assert_close(found.pixels[0, t], found.pixels[0, 0])
 
 
-def test_a_random_decoder_leaves_the_trained_one_alone_and_is_repeatable() -> None:
+@pytest.mark.parametrize("name", ["random_decoder", "shuffled_decoder"])
+def test_a_random_decoder_leaves_the_trained_one_alone_and_is_repeatable(name: str) -> None:
     subject = gridtd_subject()
     before = {name: value.clone() for name, value in subject.captioner.state_dict().items()}
-    first, second = explain("random_decoder", subject), explain("random_decoder", subject)
+    first, second = explain(name, subject), explain(name, subject)
     assert all(value.equal(before[name]) for name, value in subject.captioner.state_dict().items())
     assert first.pixels.equal(second.pixels)
     assert not torch.allclose(first.grid, explain("lrp", subject).grid)
+
+
+def test_random_decoders_forget_every_weight() -> None:
+    subject = gridtd_subject()
+    trained = dict(subject.captioner.named_parameters())
+    drawn = dict(RandomDecoder(subject).explained().named_parameters())
+    dealt = dict(ShuffledDecoder(subject).explained().named_parameters())
+    for name, value in trained.items():
+        assert (drawn[name] != value).all(), name
+        assert not dealt[name].equal(value), name
+        torch.testing.assert_close(
+            dealt[name].flatten().sort().values, value.flatten().sort().values
+        )
+
+
+def test_enlarged_attention_keeps_its_sum_and_its_place() -> None:
+    subject = gridtd_subject()
+    found = explain("attention_enlarged", subject)
+    assert found.grid.equal(explain("attention", subject).grid)
+    torch.testing.assert_close(found.pixels.sum((-2, -1)), found.grid.sum(-1))
+    quadrants = found.pixels.unflatten(-1, (2, -1)).unflatten(-3, (2, -1)).sum((-3, -1))
+    assert quadrants[0, 0].flatten().argmax() == found.grid[0, 0].argmax()
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
@@ -206,5 +230,5 @@ def test_without_images_explanations_end_at_the_visual_features(name: str) -> No
 
 
 def test_an_unknown_explainer_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(CapscopeError, match="lrp, attention, gradcam"):
+    with pytest.raises(CapscopeError, match="lrp, attention, attention_enlarged"):
         explainer_class("magic")

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 EXPLAINERS = {
     "lrp": "capscope.explain.lrp:LRP",
     "attention": "capscope.explain.attention:Attention",
+    "attention_enlarged": "capscope.explain.attention:EnlargedAttention",
     "gradcam": "capscope.explain.gradcam:GradCAM",
     "gradient_x_input": "capscope.explain.gradient_x_input:GradientXInput",
     "gradient_lrp": "capscope.explain.gradient_x_input:GradientThenLRP",
     "feature_norm": "capscope.explain.controls:FeatureNorm",
     "random_decoder": "capscope.explain.controls:RandomDecoder",
+    "shuffled_decoder": "capscope.explain.controls:ShuffledDecoder",
 }
 
 

@@ -11,6 +11,7 @@ from capscope.errors import CapscopeError
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
 from capscope.explain.pixels import relevance_to_pixels
+from capscope.explain.raster import enlarge
 from capscope.features.visual import Features
 
 
@@ -29,6 +30,15 @@ class Attention(Explainer):
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
     ) -> Explanation:
         """Return the attention weights of all words; see `Explainer.explain`."""
+        weights = self.weights(features, word_ids)
+        pixels = None
+        if images is not None:
+            attended = weights.unsqueeze(-1) * features.cells.unsqueeze(1)
+            pixels = relevance_to_pixels(self.subject, images, attended)
+        return Explanation(weights, pixels=pixels).within(lengths)
+
+    def weights(self, features: Features, word_ids: Tensor) -> Tensor:
+        """Return the attention (B, T, N) with which each word was said."""
         with torch.no_grad():
             weights = self.subject.captioner.hidden(features, word_ids[:, :-1]).attention
         if weights is None:
@@ -36,10 +46,22 @@ class Attention(Explainer):
                 f"{type(self.subject.captioner).__name__} has no attention over visual features: "
                 "choose another explainer"
             )
-        if weights.dim() == 4:
-            weights = weights.mean(2)
+        return weights.mean(2) if weights.dim() == 4 else weights
+
+
+class EnlargedAttention(Attention):
+    """Attention weights, enlarged to the image: how attention is shown in most papers."""
+
+    name: ClassVar[str] = "attention_enlarged"
+    title: ClassVar[str] = "attention, enlarged"
+
+    def explain(
+        self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
+    ) -> Explanation:
+        """Return the attention weights of all words; see `Explainer.explain`."""
+        weights = self.weights(features, word_ids)
         pixels = None
         if images is not None:
-            attended = weights.unsqueeze(-1) * features.cells.unsqueeze(1)
-            pixels = relevance_to_pixels(self.subject, images, attended)
+            maps = weights.unflatten(2, self.subject.network.grid)  # type: ignore[no-untyped-call]
+            pixels = enlarge(maps, images.shape[-1])
         return Explanation(weights, pixels=pixels).within(lengths)

@@ -50,11 +50,9 @@ class FeatureNorm(Explainer):
 
 
 class RandomDecoder(LRP):
-    """LRP of a captioner whose weights were shuffled (the image network is kept).
+    """LRP of a captioner whose weights were drawn anew (the image network is kept).
 
-    J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018. Shuffled weights are as
-    large as the trained ones; weights at their initial scale would leave an almost linear decoder,
-    whose maps resemble the feature norm.
+    J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
     """
 
     name: ClassVar[str] = "random_decoder"
@@ -63,19 +61,34 @@ class RandomDecoder(LRP):
 
     def __init__(self, subject: Subject, epsilon: float = 0.01) -> None:
         super().__init__(subject, epsilon)
-        self.untrained = shuffled(subject.captioner, SEED)
+        self.untrained = deepcopy(subject.captioner)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            self.forget(self.untrained)
 
     def explained(self) -> Captioner:
-        """Return the captioner with shuffled weights."""
+        """Return the captioner that has forgotten what it learned."""
         return self.untrained
 
+    def forget(self, captioner: Captioner) -> None:
+        """Draw all weights as before training."""
+        for module in captioner.modules():
+            if next(module.parameters(recurse=False), None) is not None:
+                module.reset_parameters()  # type: ignore[operator]
 
-def shuffled(captioner: Captioner, seed: int) -> Captioner:
-    """Return a copy in which the values of every parameter are dealt out anew."""
-    copy = deepcopy(captioner)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in copy.parameters():
-            order = torch.randperm(parameter.numel(), generator=generator)
-            parameter.copy_(parameter.flatten()[order].view_as(parameter))
-    return copy
+
+class ShuffledDecoder(RandomDecoder):
+    """LRP of a captioner in which the values of every parameter were dealt out anew.
+
+    Shuffled weights are as large as the trained ones; those before training are smaller.
+    """
+
+    name: ClassVar[str] = "shuffled_decoder"
+    title: ClassVar[str] = "LRP, shuffled decoder"
+
+    def forget(self, captioner: Captioner) -> None:
+        """Shuffle the values within every parameter."""
+        with torch.no_grad():
+            for parameter in captioner.parameters():
+                order = torch.randperm(parameter.numel())
+                parameter.copy_(parameter.flatten()[order].view_as(parameter))

@@ -46,8 +46,13 @@ class LSTM(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(rows, hidden))
         self.bias_ih = nn.Parameter(torch.empty(rows))
         self.bias_hh = nn.Parameter(torch.empty(rows))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew, as torch draws those of its LSTM."""
+        bound = self.weight_hh.shape[1] ** -0.5
         for parameter in self.parameters():
-            nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
+            nn.init.uniform_(parameter, -bound, bound)
 
     def project(self, number: int, x: Tensor, bias: bool = False) -> Tensor:
         """Return the summand of input `number` in the pre-activations: (..., I) -> (..., G H).
