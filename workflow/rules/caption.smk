@@ -22,7 +22,7 @@ rule decode:
         settings=config["decoding"],
     shell:
         "capscope decode --params {params.file} --run {params.run} --data {params.data}"
-        " --features {params.features} --split {wildcards.split} --out {output} > {log} 2>&1"
+        " --features {params.features} --split {wildcards.split} --out {output} 2>&1 | tee {log}"
 
 
 # All runs at once: one start of the METEOR process serves them all.
@@ -51,4 +51,4 @@ rule evaluate:
         settings=[config["metrics"], RESAMPLING],
     shell:
         "capscope evaluate --params {params.file} --data {params.data} {params.runs}"
-        " --out {params.out} > {log} 2>&1"
+        " --out {params.out} 2>&1 | tee {log}"

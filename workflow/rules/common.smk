@@ -70,12 +70,12 @@ EXPLAINING = {
 RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
 
 # Jobs find the capscope command beside the interpreter even where its environment is not
-# activated. glibc returns large blocks to the system at once by default; PyTorch asks for them
+# activated. Progress bars are shown and logged once a second. glibc returns large blocks to the system at once by default; PyTorch asks for them
 # again in the next step, and clearing the pages costs up to half of the time.
 shell.prefix(
     "set -euo pipefail; "
     f"export PATH=$PATH:{Path(sys.executable).parent} "
-    "MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=10000000000; "
+    "TQDM_MININTERVAL=1 MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=10000000000; "
 )
 
 

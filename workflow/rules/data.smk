@@ -17,7 +17,7 @@ rule prepare_data:
         file=f"results/{DATASET}/params.json",
         settings=DATA_SETTINGS,
     shell:
-        "capscope data --params {params.file} --workers {threads} --out {params.out} > {log} 2>&1"
+        "capscope data --params {params.file} --workers {threads} --out {params.out} 2>&1 | tee {log}"
 
 
 rule build_vocabulary:
@@ -38,4 +38,4 @@ rule build_vocabulary:
         settings=lookup(dpath="systems/{system}/vocabulary", within=config),
     shell:
         "capscope vocabulary --params {params.file} --system {wildcards.system}"
-        " --data {params.data} --out {params.out} > {log} 2>&1"
+        " --data {params.data} --out {params.out} 2>&1 | tee {log}"

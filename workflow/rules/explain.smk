@@ -26,7 +26,7 @@ rule relevance:
     shell:
         "capscope relevance --params {params.file} --run {params.run} --data {params.data}"
         " --features {params.features} --split {wildcards.split}"
-        " --explainer {wildcards.explainer} --out {params.out} > {log} 2>&1"
+        " --explainer {wildcards.explainer} --out {params.out} 2>&1 | tee {log}"
 
 
 rule measure:
@@ -59,4 +59,4 @@ rule measure:
         settings=config["benchmarks"],
     shell:
         "capscope benchmark {wildcards.measure} --params {params.file} --run {params.run}"
-        " --data {params.data} --features {params.features} --out {output} > {log} 2>&1"
+        " --data {params.data} --features {params.features} --out {output} 2>&1 | tee {log}"

@@ -21,7 +21,7 @@ rule train_backbone:
         settings=[config["backbone"], GRID["image_size"]],
     shell:
         "capscope backbone --params {params.file}"
-        " --data {params.data} --out {params.out} > {log} 2>&1"
+        " --data {params.data} --out {params.out} 2>&1 | tee {log}"
 
 
 rule extract_grid:
@@ -50,4 +50,4 @@ rule extract_grid:
         settings=[GRID, config["dataset"]["on_unreadable"]],
     shell:
         "capscope features --params {params.file} --kind grid"
-        " --data {params.data} {params.backbone} --out {params.out} > {log} 2>&1"
+        " --data {params.data} {params.backbone} --out {params.out} 2>&1 | tee {log}"

@@ -39,4 +39,4 @@ rule write_report:
         settings=config["report"],
     shell:
         "capscope report --params {params.file} --results results/{wildcards.dataset}"
-        " --out {params.out} > {log} 2>&1"
+        " --out {params.out} 2>&1 | tee {log}"

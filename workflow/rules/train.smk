@@ -29,4 +29,4 @@ rule train_captioner:
         "capscope train --params {params.file} --system {wildcards.system}"
         " --stage {wildcards.stage} --seed {wildcards.seed} --data {params.data}"
         " --vocabulary {params.vocabulary} --features {params.features}"
-        " --out {params.out} > {log} 2>&1"
+        " --out {params.out} 2>&1 | tee {log}"
