@@ -70,8 +70,9 @@ EXPLAINING = {
 RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
 
 # Jobs find the capscope command beside the interpreter even where its environment is not
-# activated. Progress bars are shown and logged once a second. glibc returns large blocks to the system at once by default; PyTorch asks for them
-# again in the next step, and clearing the pages costs up to half of the time.
+# activated. Progress bars are shown and logged once a second. By default glibc returns large blocks
+# to the system at once; PyTorch asks for them again in the next step, and clearing the pages costs
+# up to half of the time.
 shell.prefix(
     "set -euo pipefail; "
     f"export PATH=$PATH:{Path(sys.executable).parent} "
