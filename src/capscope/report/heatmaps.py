@@ -72,7 +72,7 @@ def overlay(
     *,
     limit: float | None = None,
     opacity: float = 0.85,
-    fade: float = 0.55,
+    fade: float = 0.9,
 ) -> Bytes:
     """Lay signed relevance over an image.
 
