@@ -194,6 +194,8 @@ def test_self_critical_loss_of_the_first_fixtures(golden: Golden, mode: str) -> 
     np.testing.assert_allclose(reward, golden.arrays[f"{mode}_reward"][:, 0], atol=1e-12)
     loss = self_critical_loss(log_probs, drawn, torch.from_numpy(reward), end=end)
     equal(loss, golden[f"{mode}_loss"])
+    loss.backward()
+    gradients_agree(golden, f"grad_{mode}.", captioner, network)
 
 
 def test_the_reward_strings_of_the_fixture_are_those_of_the_ids() -> None:
@@ -207,3 +209,50 @@ def test_the_reward_strings_of_the_fixture_are_those_of_the_ids() -> None:
             for image in references_of(case[f"{kind}/all_caps"], start, end)
         ]
         assert found == case.meta["info"][kind]["references"]
+
+
+def test_greedy_sampling_with_relevance_weights(golden: Golden) -> None:
+    """Every step says the likeliest word of the re-weighted logits; 0 is fed after the end."""
+    start, end = special(golden)
+    captioner, _ = captioner_of(golden)
+    features, expected = features_of(golden), golden["sample_lrp_greedy_ids"]
+    spoken = torch.zeros_like(expected)
+    alive = torch.ones(len(expected), dtype=torch.bool)
+    for t in range(expected.shape[1]):
+        fed = torch.cat([spoken.new_full((len(spoken), 1), start), spoken[:, :t]], 1)
+        with torch.no_grad():
+            last = list(captioner.unroll(features, fed, late_sentinel=True))[-1]
+            logits = captioner.readout(last.mixed + last.h2)
+            weights = inference_weights(
+                last.h2, last.mixed, captioner.words, logits, neutral_words(golden)
+            )
+            logits = captioner.readout(weights[0] * last.h2 + weights[1] * last.mixed)
+        best, word = logits[:, 0].log_softmax(-1).max(-1)
+        equal(best[alive], golden["sample_lrp_greedy_logprobs"][alive, t])
+        for name, found in zip(("w_hidden", "w_context"), weights, strict=True):
+            equal(found[alive, 0], golden[f"sample_lrp_greedy_{name}"][alive, t], 1e-4)
+        alive = alive & (word != end)
+        spoken[:, t] = word.masked_fill(~alive, 0)
+    assert torch.equal(spoken, expected)
+
+
+def test_accuracies_divide_by_padded_positions(golden: Golden) -> None:
+    captioner, _ = captioner_of(golden)
+    batch = batch_of(golden)
+    with torch.no_grad():
+        logits = captioner.readout(captioner.hidden(features_of(golden), batch.inputs).values)
+    ranks = (logits > logits.gather(-1, batch.targets.unsqueeze(-1))).sum(-1)
+    for best in (1, 5):
+        right = ((ranks < best) & batch.valid).sum() / batch.valid.numel()
+        assert 100 * float(right) == pytest.approx(float(golden.arrays[f"top{best}_acc"]))
+
+
+def test_half_of_the_reward_can_be_bleu(golden: Golden) -> None:
+    start, end = special(golden)
+    drawn, greedy = (with_end(golden[f"scst_{name}"], end) for name in ("sample", "greedy"))
+    references = references_of(golden["all_caps"], start, end)
+    reward = caption_reward(
+        drawn, greedy, references, start=start, end=end, weights=(0.5, 0.5), parity=True
+    )
+    expected = golden.arrays["scst_reward_half_bleu"][:, 0]
+    np.testing.assert_allclose(reward, expected, atol=1e-12)
