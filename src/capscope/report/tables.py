@@ -75,7 +75,8 @@ def _captions(results: Results) -> list[Table]:
         if len(chance):
             cells = {m: f"{chance['chance'][m]:.3f}" if m in chance.index else "" for m in metrics}
             lines.append({"system": "chance", **cells})
-        note = f"Split {split} of {results.dataset}, {int(rows['count'].max())} images."
+        captions = rows.query("system != 'human' and metric == 'CIDEr'")["count"].max()
+        note = f"Split {split} of {results.dataset}, {int(captions)} images."
         tables.append(
             Table(f"captions_{split}", f"Captions, {split}", note, pd.DataFrame(lines).fillna(""))
         )
