@@ -178,10 +178,8 @@ def test_random_decoders_forget_every_weight() -> None:
         )
 
 
-def test_enlarged_attention_keeps_its_sum_and_its_place() -> None:
-    subject = gridtd_subject()
-    found = explain("attention_enlarged", subject)
-    assert found.grid.equal(explain("attention", subject).grid)
+def test_raw_attention_is_enlarged_in_place_and_keeps_its_sum() -> None:
+    found = explain("attention", gridtd_subject())
     torch.testing.assert_close(found.pixels.sum((-2, -1)), found.grid.sum(-1))
     quadrants = found.pixels.unflatten(-1, (2, -1)).unflatten(-3, (2, -1)).sum((-3, -1))
     assert quadrants[0, 0].flatten().argmax() == found.grid[0, 0].argmax()
@@ -230,5 +228,5 @@ def test_without_images_explanations_end_at_the_visual_features(name: str) -> No
 
 
 def test_an_unknown_explainer_is_an_error_that_lists_the_known_ones() -> None:
-    with pytest.raises(CapscopeError, match="lrp, attention, attention_enlarged"):
+    with pytest.raises(CapscopeError, match="lrp, attention, attention_lrp"):
         explainer_class("magic")

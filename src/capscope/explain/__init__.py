@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 EXPLAINERS = {
     "lrp": "capscope.explain.lrp:LRP",
     "attention": "capscope.explain.attention:Attention",
-    "attention_enlarged": "capscope.explain.attention:EnlargedAttention",
+    "attention_lrp": "capscope.explain.attention:AttentionThenLRP",
     "gradcam": "capscope.explain.gradcam:GradCAM",
     "gradient_x_input": "capscope.explain.gradient_x_input:GradientXInput",
     "gradient_lrp": "capscope.explain.gradient_x_input:GradientThenLRP",

@@ -1,4 +1,4 @@
-"""Raw attention weights as an explanation."""
+"""Attention weights as an explanation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from capscope.features.visual import Features
 
 
 class Attention(Explainer):
-    """Attention weights over visual features, averaged over heads.
-
-    Its pixel map is attention x features carried through the image network by LRP, so that it can
-    be compared with other methods at their resolution.
-    """
+    """Raw attention weights, averaged over heads; pixels by bilinear enlarging."""
 
     name: ClassVar[str] = "attention"
     title: ClassVar[str] = "attention"
@@ -30,15 +26,6 @@ class Attention(Explainer):
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
     ) -> Explanation:
         """Return the attention weights of all words; see `Explainer.explain`."""
-        weights = self.weights(features, word_ids)
-        pixels = None
-        if images is not None:
-            attended = weights.unsqueeze(-1) * features.cells.unsqueeze(1)
-            pixels = relevance_to_pixels(self.subject, images, attended)
-        return Explanation(weights, pixels=pixels).within(lengths)
-
-    def weights(self, features: Features, word_ids: Tensor) -> Tensor:
-        """Return the attention (B, T, N) with which each word was said."""
         with torch.no_grad():
             weights = self.subject.captioner.hidden(features, word_ids[:, :-1]).attention
         if weights is None:
@@ -46,22 +33,28 @@ class Attention(Explainer):
                 f"{type(self.subject.captioner).__name__} has no attention over visual features: "
                 "choose another explainer"
             )
-        return weights.mean(2) if weights.dim() == 4 else weights
-
-
-class EnlargedAttention(Attention):
-    """Attention weights, enlarged to the image: how attention is shown in most papers."""
-
-    name: ClassVar[str] = "attention_enlarged"
-    title: ClassVar[str] = "attention, enlarged"
-
-    def explain(
-        self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
-    ) -> Explanation:
-        """Return the attention weights of all words; see `Explainer.explain`."""
-        weights = self.weights(features, word_ids)
-        pixels = None
-        if images is not None:
-            maps = weights.unflatten(2, self.subject.network.grid)  # type: ignore[no-untyped-call]
-            pixels = enlarge(maps, images.shape[-1])
+        if weights.dim() == 4:
+            weights = weights.mean(2)
+        pixels = None if images is None else self.to_pixels(images, features, weights)
         return Explanation(weights, pixels=pixels).within(lengths)
+
+    def to_pixels(self, images: Tensor, features: Features, weights: Tensor) -> Tensor:
+        """Return maps (B, T, S, S) of attention weights (B, T, N) over images (B, 3, S, S)."""
+        maps = weights.reshape(*weights.shape[:2], *self.subject.network.grid)
+        return enlarge(maps, images.shape[-1])
+
+
+class AttentionThenLRP(Attention):
+    """Attention weights; pixels by carrying attention x features through the network by LRP.
+
+    Raw attention ends at the grid, and finer maps point better whatever they mean: this variant
+    has the resolution of LRP.
+    """
+
+    name: ClassVar[str] = "attention_lrp"
+    title: ClassVar[str] = "attention, then LRP"
+
+    def to_pixels(self, images: Tensor, features: Features, weights: Tensor) -> Tensor:
+        """Return maps (B, T, S, S) of attended features."""
+        attended = weights.unsqueeze(-1) * features.cells.unsqueeze(1)
+        return relevance_to_pixels(self.subject, images, attended)

@@ -22,7 +22,8 @@ class Number:
 def headline(results: Results, split: str = "test") -> dict[str, list[Number]]:
     """Return the headline numbers of every run, on one split."""
     return {
-        run.title: [*_captions(results, run, split), *_truth(run, split)] for run in results.runs
+        run.title: [*_captions(results, run, split), *_truth(results, run, split)]
+        for run in results.runs
     }
 
 
@@ -60,7 +61,7 @@ def _captions(results: Results, run: RunResults, split: str) -> list[Number]:
     return numbers
 
 
-def _truth(run: RunResults, split: str) -> list[Number]:
+def _truth(results: Results, run: RunResults, split: str) -> list[Number]:
     """Compare LRP with attention, at pixel resolution."""
     rows = run.benchmarks.get("ground_truth")
     if rows is None:
@@ -72,8 +73,8 @@ def _truth(run: RunResults, split: str) -> list[Number]:
         if ("lrp", "noun", measure) not in values.index:
             continue
         others = [
-            f"{name.replace('_', ' ')} {values[(name, 'noun', measure)]:.2f}"
-            for name in ("attention", "random_decoder")
+            f"{results.titles.get(name, name)} {values[(name, 'noun', measure)]:.2f}"
+            for name in ("attention", "attention_lrp", "random_decoder")
             if (name, "noun", measure) in values.index
         ]
         value = f"{values[('lrp', 'noun', measure)]:.2f}"
