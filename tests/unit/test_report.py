@@ -160,7 +160,7 @@ def test_the_headline_stands_beside_what_to_compare_it_with(results):
     assert numbers["CIDEr"] == ("2.50", "(human 3.00)")
     assert numbers["left right accuracy"] == ("0.80", "(chance 0.50)")
     assert numbers["colour accuracy"] == ("no such words", "")
-    assert numbers["LRP noun hit"] == ("0.90", "(attention 0.70, random_decoder 0.10)")
+    assert numbers["LRP noun hit"] == ("0.90", "(attention 0.70; random_decoder 0.10)")
     assert "LRP noun choice" in as_text(found)
 
 

@@ -78,5 +78,5 @@ def _truth(results: Results, run: RunResults, split: str) -> list[Number]:
             if (name, "noun", measure) in values.index
         ]
         value = f"{values[('lrp', 'noun', measure)]:.2f}"
-        numbers.append(Number(f"LRP noun {measure}", value, f"({', '.join(others)})"))
+        numbers.append(Number(f"LRP noun {measure}", value, f"({'; '.join(others)})"))
     return numbers
