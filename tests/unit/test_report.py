@@ -146,6 +146,7 @@ def test_tables_say_what_the_files_say_in_three_formats(results, tmp_path):
     for name in ("captions_test", "ground_truth_test", "published"):
         assert "gridtd" in (tables / f"{name}.md").read_text() or name.startswith("ground")
         assert "\\begin{tabular}" in (tables / f"{name}.tex").read_text()
+    assert "* CIDEr: how alike" in (tables / "captions_test.md").read_text()
 
 
 def test_published_values_are_never_guessed(results):

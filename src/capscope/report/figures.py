@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from capscope.files import atomic_path
 from capscope.report.results import Results, RunResults
 
 INK = "#1f2933"
-COLOURS = ("#0b6e99", "#d1495b", "#edae49", "#66a182", "#8d6a9f", "#6b7280", "#9ca3af", "#c4a484")
+COLOURS = ("#0b6e99", "#d1495b")
+CONTROL = "#b6bec8"
 
 
 def save_figure(figure: Figure, path: Path) -> None:
@@ -36,12 +38,13 @@ def training_curves(run: RunResults) -> Figure | None:
         axes.plot(curve["epoch"], curve["value"], color=COLOURS[place], marker="o", markersize=3)
         axes.set_title(title, fontsize=10, color=INK)
         axes.set_xlabel("epoch", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         _plain(axes)
     return figure
 
 
 def explainer_bars(results: Results, run: RunResults) -> Figure | None:
-    """Draw what share of nouns and colours each explainer points at, with intervals."""
+    """Draw what share of nouns and colours each explainer finds, with intervals; controls grey."""
     rows = run.benchmarks.get("ground_truth")
     if rows is None or rows.empty:
         return None
@@ -59,7 +62,7 @@ def explainer_bars(results: Results, run: RunResults) -> Figure | None:
             below = np.clip(values - part["low"].fillna(0).to_numpy(), 0, None)
             above = np.clip(part["high"].fillna(0).to_numpy() - values, 0, None)
             places = np.arange(len(names))
-            colours = [COLOURS[n % len(COLOURS)] for n in places]
+            colours = [CONTROL if name in results.controls else COLOURS[0] for name in names]
             axes.barh(places, values, xerr=[below, above], color=colours, ecolor=INK, height=0.7)
             axes.set_yticks(places, [results.titles.get(n, n) for n in names], fontsize=8)
             if axes is not grid[line][0]:

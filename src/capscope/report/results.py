@@ -12,6 +12,8 @@ from capscope.errors import CapscopeError
 from capscope.files import MANIFEST, read_json, read_manifest
 
 BENCHMARKS = ("ground_truth", "removal", "conservation")
+MODEL_FREE = frozenset({"random", "centre"})
+"""Controls of the benchmarks that need no explainer."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Results:
     runs: tuple[RunResults, ...]
     titles: dict[str, str]
     """What tables call the explainers."""
+    controls: frozenset[str]
+    """Explainers that should not find anything."""
 
 
 def read_results(folder: Path, published: Path) -> Results:
@@ -71,6 +75,11 @@ def read_results(folder: Path, published: Path) -> Results:
     chosen = tuple(run for run in runs if (run.system, run.stage, str(run.seed)) in scored)
     if not chosen:
         raise CapscopeError(f"{folder} has no scored run: run `snakemake all`, or train first")
+    explained = [
+        read_json(path)
+        for run in chosen
+        for path in sorted(run.folder.glob(f"relevance/*/*/{MANIFEST}"))
+    ]
     tables = [_read_table(path, "git checkout") for path in sorted(published.glob("*.csv"))]
     return Results(
         folder=folder,
@@ -79,7 +88,8 @@ def read_results(folder: Path, published: Path) -> Results:
         per_image=per_image,
         published=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(),
         runs=chosen,
-        titles={name: title for run in chosen for name, title in _titles(run.folder).items()},
+        titles={manifest["explainer"]: manifest["title"] for manifest in explained},
+        controls=frozenset(m["explainer"] for m in explained if m["control"]) | MODEL_FREE,
     )
 
 
@@ -93,11 +103,6 @@ def _read_run(folder: Path) -> RunResults:
         if path.exists()
     }
     return RunResults(folder, info["system"], info["stage"], info["seed"], info, benchmarks)
-
-
-def _titles(run: Path) -> dict[str, str]:
-    manifests = (read_json(path) for path in sorted(run.glob(f"relevance/*/*/{MANIFEST}")))
-    return {manifest["explainer"]: manifest["title"] for manifest in manifests}
 
 
 def _read_table(path: Path, command: str) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,27 @@ class Table:
     title: str
     note: str
     cells: pd.DataFrame
+    definitions: Mapping[str, str] = field(default_factory=dict)
+    """What each column measures, where its name does not say."""
 
 
 def all_tables(results: Results) -> list[Table]:
     """Return every table for which there are results."""
-    tables = [*_captions(results), *_published(results)]
+    tables = _captions(results)
     for run in results.runs:
         for name, build in BUILDERS.items():
             if name in run.benchmarks and len(run.benchmarks[name]):
                 tables += build(results, run)
-    return tables
+    return [*tables, *_published(results)]
 
 
 def write_table(table: Table, folder: Path) -> None:
     """Write ``<name>.csv``, ``.md`` and ``.tex``."""
     write_text(folder / f"{table.name}.csv", table.cells.to_csv(index=False))
     head = f"**{table.title}.** {table.note}\n\n"
-    write_text(folder / f"{table.name}.md", head + table.cells.to_markdown(index=False) + "\n")
+    rows = table.cells.to_markdown(index=False) + "\n"
+    terms = "".join(f"* {name}: {text}\n" for name, text in table.definitions.items())
+    write_text(folder / f"{table.name}.md", head + rows + ("\n" + terms if terms else ""))
     latex = table.cells.to_latex(
         index=False,
         escape=True,
@@ -77,9 +81,9 @@ def _captions(results: Results) -> list[Table]:
             lines.append({"system": "chance", **cells})
         captions = rows.query("system != 'human' and metric == 'CIDEr'")["count"].max()
         note = f"Split {split} of {results.dataset}, {int(captions)} images."
-        tables.append(
-            Table(f"captions_{split}", f"Captions, {split}", note, pd.DataFrame(lines).fillna(""))
-        )
+        frame = pd.DataFrame(lines).fillna("")
+        definitions = dict(zip(rows["metric"], rows["definition"], strict=True))
+        tables.append(Table(f"captions_{split}", f"Captions, {split}", note, frame, definitions))
     return tables
 
 
