@@ -46,8 +46,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             raise CapscopeError(
-                f"cannot write {path}: {error.strerror}. Free space or choose another folder; "
-                "nothing was changed."
+                f"cannot write {path}: {error.strerror}. Free space or choose another folder."
             ) from error
         raise
 

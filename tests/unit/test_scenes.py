@@ -1,5 +1,6 @@
 """The drawn data set: pictures, masks, bias and files."""
 
+import errno
 import json
 from collections import Counter
 from pathlib import Path
@@ -151,3 +152,27 @@ def test_objects_lie_inside_the_picture_whatever_its_size() -> None:
 def test_a_folder_without_recipes_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(CapscopeError, match=r"scenes\.json"):
         read_recipes(tmp_path)
+
+
+def test_drawing_again_leaves_nothing_of_other_settings_and_nothing_else_is_touched(
+    tmp_path: Path,
+) -> None:
+    write_scenes(tmp_path, {**SETTINGS, "train": 4})
+    mine = tmp_path / "images" / "train" / "holiday.png"
+    mine.write_bytes(b"not ours")
+    write_scenes(tmp_path, {**SETTINGS, "train": 2})
+    drawn = {path.name for path in (tmp_path / "images" / "train").iterdir()}
+    assert drawn == {"000001.png", "000002.png", "holiday.png"}
+    assert len(list((tmp_path / "masks" / "train").iterdir())) == 2
+
+
+def test_a_full_disk_is_named_and_leaves_no_finished_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("capscope.data.scenes.write.Image.Image.save", full)
+    with pytest.raises(CapscopeError, match="No space left on device"):
+        write_scenes(tmp_path, SETTINGS)
+    assert not (tmp_path / "manifest.json").exists()

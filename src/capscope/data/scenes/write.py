@@ -18,9 +18,11 @@ from capscope.data.scenes.lexicon import CLASSES
 from capscope.data.scenes.recipe import Recipe, sample_recipe
 from capscope.data.scenes.render import paint
 from capscope.errors import CapscopeError
-from capscope.files import read_json, write_json, write_manifest
+from capscope.files import MANIFEST, read_json, write_json, write_manifest, writing
 
 SPLITS = ("train", "val", "test", "shift")
+FOLDERS = ("images", "masks")
+PICTURES = "[0-9][0-9][0-9][0-9][0-9][0-9].png"
 BATCH = 50
 SMALLEST = 0.0045
 """Visible area of the smallest object, relative to the image; smaller ones are drawn anew."""
@@ -54,16 +56,18 @@ def write_scenes(out: Path, settings: Mapping[str, Any], workers: int = 1) -> Pa
     for split in SPLITS:
         for index in range(settings[split]):
             jobs.append((len(jobs) + 1, split, index, settings, out))
-        for kind in ("images", "masks"):
-            (out / kind / split).mkdir(parents=True, exist_ok=True)
-    rows = list(tqdm(_draw_all(jobs, workers), total=len(jobs), unit="image", desc="scenes"))
+    with writing(out):
+        (out / MANIFEST).unlink(missing_ok=True)
+        for folder in (out / kind / split for kind in FOLDERS for split in SPLITS):
+            folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob(PICTURES):  # of other settings
+                old.unlink()
+        rows = list(tqdm(_draw_all(jobs, workers), total=len(jobs), unit="image", desc="scenes"))
     write_json(out / "dataset.json", _karpathy(rows), indent=None)
     write_json(out / "instances.json", _instances(rows, settings["size"]), indent=None)
     write_json(out / "scenes.json", {str(row["id"]): row["recipe"] for row in rows}, indent=None)
     counts = {split: settings[split] for split in SPLITS}
-    return write_manifest(
-        out, "data", params=dict(settings), folders=("images", "masks"), images=counts
-    )
+    return write_manifest(out, "data", params=dict(settings), folders=FOLDERS, images=counts)
 
 
 def read_recipes(data_dir: Path) -> dict[int, Recipe]:
