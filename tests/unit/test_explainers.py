@@ -120,7 +120,8 @@ def test_gradients_of_gridtd_equal_plain_autograd_word_by_word(name: str) -> Non
             expected = (cells.grad * cells).sum(-1)
             image = (pixels.grad * pixels).sum(1)
         else:
-            expected = torch.relu((cells.grad.mean(1, keepdim=True) * cells).sum(-1))
+            weighted = cells.grad.mean(1, keepdim=True) * cells
+            expected = torch.relu(weighted[..., : subject.network.channels].sum(-1))
             image = nn.functional.interpolate(
                 expected.view(BATCH, 1, 2, 2), (SIZE, SIZE), mode="bilinear"
             )
@@ -149,7 +150,7 @@ def test_the_feature_norm_is_the_same_for_every_word() -> None:
     subject = gridtd_subject()
     found = explain("feature_norm", subject)
     images, _ = examples()
-    norm = subject.look(images).cells.norm(dim=-1)
+    norm = subject.look(images).cells[..., : subject.network.channels].norm(dim=-1)
     for t in range(WORDS):
         torch.testing.assert_close(found.grid[0, t], norm[0])
         torch.testing.assert_close(found.pixels[0, t], found.pixels[0, 0])

@@ -39,10 +39,11 @@ class FeatureNorm(Explainer):
     ) -> Explanation:
         """Return the same map for every word; see `Explainer.explain`."""
         count = word_ids.shape[1] - 1
-        norm = features.cells.norm(dim=-1)
+        cells = self.subject.activations(features.cells)
+        norm = cells.norm(dim=-1)
         pixels = None
         if images is not None:
-            shared = features.cells**2 / norm.clamp(min=torch.finfo(norm.dtype).tiny).unsqueeze(-1)
+            shared = cells**2 / norm.clamp(min=torch.finfo(norm.dtype).tiny).unsqueeze(-1)
             one = relevance_to_pixels(self.subject, images, shared.unsqueeze(1))
             pixels = one.expand(-1, count, -1, -1)
         grid = norm.unsqueeze(1).expand(-1, count, -1)

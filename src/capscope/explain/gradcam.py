@@ -29,8 +29,9 @@ class GradCAM(Explainer):
     ) -> Explanation:
         """Return the class activation maps of all words; see `Explainer.explain`."""
         found = word_relevance(self.subject.captioner, features, word_ids, GRADIENT)
-        weights = found.features.mean(2)
-        grid = (weights @ features.cells.transpose(1, 2)).clamp(min=0)
+        cells = self.subject.activations(features.cells)
+        weights = self.subject.activations(found.features).mean(2)
+        grid = (weights @ cells.transpose(1, 2)).clamp(min=0)
         pixels = None
         if images is not None:
             pixels = enlarge(

@@ -47,6 +47,14 @@ class Subject:
             )
         return self.extractor
 
+    def activations(self, cells: Tensor) -> Tensor:
+        """Return the channels of cells (..., D) that are activations, not positions.
+
+        A method that compares the strength of activations would light up the image's edges, where
+        the channels that say where a cell is are largest.
+        """
+        return cells if self.extractor is None else cells[..., : self.extractor.channels]
+
     def image_relevance(self, rules: ImageRules) -> ImageRelevance:
         """Return the way back through the extractor's network, made once for each set of rules."""
         if rules not in self._backward:
