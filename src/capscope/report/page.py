@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from capscope import __version__
@@ -51,12 +50,13 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
     tables = all_tables(results)
     for table in tables:
         write_table(table, out / "tables")
-    galleries, pictures = [], []
+    galleries = []
+    pictures: list[Picture] = []
     for run in tqdm(results.runs, desc="report", unit="run"):
         vocabulary = run.info["vocabulary"]["words"]
         images = params["report"]["images"]
         galleries.append((run, cards(results, run, dataset, vocabulary, images)))
-        pictures += list(_pictures(results, run, out / "figures"))
+        pictures += _pictures(results, run, out / "figures")
     page = render(
         "page.jinja",
         version=__version__,
@@ -72,24 +72,18 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
     return results
 
 
-def _pictures(results: Results, run: RunResults, folder: Path) -> list[Picture]:
-    drawn = {"explainers": explainer_bars(results, run), "training": training_curves(run)}
-    titles = {
-        "explainers": "What explainers find",
-        "training": "Training",
+def _pictures(results: Results, run: RunResults, folder: Path) -> Iterator[Picture]:
+    """Draw the figures of a run into a folder, and yield them for the page."""
+    drawn = {
+        "explainers": ("What explainers find", explainer_bars(results, run)),
+        "training": ("Training", training_curves(run)),
     }
-    pictures = []
-    for name, figure in drawn.items():
+    for name, (title, figure) in drawn.items():
         if figure is not None:
-            save_figure(figure, folder / f"{run.system}_{run.stage}_seed{run.seed}_{name}.png")
-            pictures.append(Picture(f"{titles[name]}: {run.title}", _url(figure)))
-    return pictures
-
-
-def _url(figure: Figure) -> str:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=144, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+            path = folder / f"{run.system}_{run.stage}_seed{run.seed}_{name}.png"
+            save_figure(figure, path)
+            content = base64.b64encode(path.read_bytes()).decode("ascii")
+            yield Picture(f"{title}: {run.title}", "data:image/png;base64," + content)
 
 
 def _provenance(run: RunResults) -> tuple[str, list[tuple[str, str]]]:

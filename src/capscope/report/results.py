@@ -32,10 +32,6 @@ class RunResults:
         """Return what tables call the run."""
         return f"{self.system} {self.stage} (seed {self.seed})"
 
-    def relevance_folder(self, explainer: str, split: str) -> Path:
-        """Return the folder of a relevance store."""
-        return self.folder / "relevance" / explainer / split
-
 
 @dataclass(frozen=True)
 class Results:

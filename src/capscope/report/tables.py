@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,25 @@ NOT_AVAILABLE = "not available"
 NOT_RUN = "not run"
 KINDS = ("noun", "colour", "size", "relation", "verb", "place")
 """Kinds of words with a truth; nouns and colours are the headline."""
+BENCHMARK_TEXTS = {
+    "ground_truth": (
+        "Explanations against the truth",
+        "Hit: the strongest point lies on what the word is about; mass: share of positive "
+        "relevance there; choice: the named object gets the most. Compare within one "
+        "resolution only. 95 % intervals over images.",
+    ),
+    "removal": (
+        "Explanations against removal",
+        "The scene is drawn again without one object; the causal object is the one whose removal "
+        "costs the word most. Agreement: the explainer gives it the most relevance.",
+    ),
+    "conservation": (
+        "Conservation of relevance",
+        "Error: relevance lost or gained between two places, relative to what was handed down. "
+        "Rules with biases and stabilisers do not conserve exactly.",
+    ),
+}
+"""Title and note of each benchmark's tables."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +55,9 @@ def all_tables(results: Results) -> list[Table]:
     """Return every table for which there are results."""
     tables = _captions(results)
     for run in results.runs:
-        for name, build in BUILDERS.items():
+        for name in BENCHMARK_TEXTS:
             if name in run.benchmarks and len(run.benchmarks[name]):
-                tables += build(results, run)
+                tables += _benchmark(results, run, name)
     return [*tables, *_published(results)]
 
 
@@ -105,54 +124,27 @@ def _published(results: Results) -> list[Table]:
     return [Table("published", "Paper against ours", note, pd.DataFrame(lines))]
 
 
-def _ground_truth(results: Results, run: RunResults) -> list[Table]:
-    rows = run.benchmarks["ground_truth"]
-    tables = []
+def _benchmark(results: Results, run: RunResults, name: str) -> Iterator[Table]:
+    """Yield a table for each split of a benchmark."""
+    title, note = BENCHMARK_TEXTS[name]
+    rows = run.benchmarks[name]
+    columns = _headline_first(rows) if name == "ground_truth" else _all_columns(rows)
     for split, of_split in rows.groupby("split", sort=False):
-        present = set(of_split["word_kind"])
-        kinds = [kind for kind in KINDS if kind in present]
-        kinds += sorted(present - set(kinds))
-        pairs = [(k, m) for k in kinds[:2] for m in ("hit", "mass", "choice")]
-        pairs += [(k, "hit") for k in kinds[2:]]
-        cells = _pivot(results, of_split, pairs)
-        note = (
-            "Hit: the strongest point lies on what the word is about; mass: share of positive "
-            "relevance there; choice: the named object gets the most. Compare within one "
-            "resolution only. 95 % intervals over images."
-        )
-        name = _name(results, run, f"ground_truth_{split}")
-        tables.append(Table(name, f"Explanations against the truth, {split}", note, cells))
-    return tables
+        cells = _pivot(results, of_split, columns)
+        yield Table(_name(results, run, f"{name}_{split}"), f"{title}, {split}", note, cells)
 
 
-def _removal(results: Results, run: RunResults) -> list[Table]:
-    rows = run.benchmarks["removal"]
-    pairs = list(dict.fromkeys(zip(rows["word_kind"], rows["measure"], strict=True)))
-    note = (
-        "The scene is drawn again without one object; the causal object is the one whose removal "
-        "costs the word most. Agreement: the explainer gives it the most relevance."
-    )
-    tables = []
-    for split, of_split in rows.groupby("split", sort=False):
-        cells = _pivot(results, of_split, pairs)
-        name = _name(results, run, f"removal_{split}")
-        tables.append(Table(name, f"Explanations against removal, {split}", note, cells))
-    return tables
+def _headline_first(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return all measures of nouns and colours, and hits of the other kinds of words."""
+    present = set(rows["word_kind"])
+    kinds = [kind for kind in KINDS if kind in present]
+    kinds += sorted(present - set(kinds))
+    columns = [(kind, measure) for kind in kinds[:2] for measure in ("hit", "mass", "choice")]
+    return columns + [(kind, "hit") for kind in kinds[2:]]
 
 
-def _conservation(results: Results, run: RunResults) -> list[Table]:
-    rows = run.benchmarks["conservation"]
-    pairs = list(dict.fromkeys(zip(rows["word_kind"], rows["measure"], strict=True)))
-    note = (
-        "Error: relevance lost or gained between two places, relative to what was handed down. "
-        "Rules with biases and stabilisers do not conserve exactly."
-    )
-    tables = []
-    for split, of_split in rows.groupby("split", sort=False):
-        cells = _pivot(results, of_split, pairs)
-        name = _name(results, run, f"conservation_{split}")
-        tables.append(Table(name, f"Conservation of relevance, {split}", note, cells))
-    return tables
+def _all_columns(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(dict.fromkeys(zip(rows["word_kind"], rows["measure"], strict=True)))
 
 
 def _pivot(results: Results, rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -178,10 +170,3 @@ def _name(results: Results, run: RunResults, table: str) -> str:
 def _escape(text: str) -> str:
     """Escape what LaTeX reads as a command in a caption."""
     return text.replace("\\", "").replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
-
-
-BUILDERS: dict[str, Callable[[Results, RunResults], list[Table]]] = {
-    "ground_truth": _ground_truth,
-    "removal": _removal,
-    "conservation": _conservation,
-}
