@@ -1,9 +1,9 @@
-import resource
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from small_disk import files_of_at_most
 
 from capscope.data.annotations import Image
 from capscope.data.captions import encode_captions, published_draw, read_captions, write_captions
@@ -114,11 +114,9 @@ def test_a_full_disk_leaves_no_captions_and_one_clear_error(
 ) -> None:
     many = [image(number, *["a cat and a dog"] * 5) for number in range(2000)]
     captions = encode_captions(many, vocabulary, 40)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    try:
-        with pytest.raises(CapscopeError, match=r"cannot write .*captions\.h5"):
-            write_captions(tmp_path / "captions.h5", captions)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with (
+        pytest.raises(CapscopeError, match=r"cannot write .*captions\.h5"),
+        files_of_at_most(100_000),
+    ):
+        write_captions(tmp_path / "captions.h5", captions)
     assert list(tmp_path.iterdir()) == []

@@ -1,8 +1,8 @@
 import json
 import os
-import resource
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from small_disk import files_of_at_most
 
 from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore, create_store, grid_boxes
@@ -158,15 +159,7 @@ def test_a_store_that_does_not_fit_is_refused_before_the_work(
         pytest.fail("the block must not run")
 
 
-@pytest.fixture
-def file_size_limit() -> Iterator[Callable[[int], None]]:
-    """Return a function that limits the size of files, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def write_many(folder: Path, full: Callable[[], None]) -> None:
+def write_many(folder: Path, full: Callable[[], object]) -> None:
     ids = list(range(500))
     with create_store(folder, ids, cells=6, dim=8, dtype="float32", attributes={}) as writer:
         for _ in range(50):
@@ -175,20 +168,21 @@ def write_many(folder: Path, full: Callable[[], None]) -> None:
 
 
 @pytest.mark.parametrize("limit", [100, 4_000, 50_000])
-def test_a_limit_below_the_size_is_found_before_the_work(
-    tmp_path: Path, file_size_limit: Callable[[int], None], limit: int
-) -> None:
-    file_size_limit(limit)
-    with pytest.raises(CapscopeError, match=r"cannot write .*features\.h5"):
+def test_a_limit_below_the_size_is_found_before_the_work(tmp_path: Path, limit: int) -> None:
+    with (
+        pytest.raises(CapscopeError, match=r"cannot write .*features\.h5"),
+        files_of_at_most(limit),
+    ):
         write_many(tmp_path, lambda: pytest.fail("nothing must be written"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_fills_up_on_the_way_leaves_nothing(
-    tmp_path: Path, file_size_limit: Callable[[int], None]
-) -> None:
-    with pytest.raises(CapscopeError, match=r"cannot write .*features\.h5"):
-        write_many(tmp_path, lambda: file_size_limit(50_000))
+def test_a_disk_that_fills_up_on_the_way_leaves_nothing(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CapscopeError, match=r"cannot write .*features\.h5"),
+        ExitStack() as later,
+    ):
+        write_many(tmp_path, lambda: later.enter_context(files_of_at_most(50_000)))
     assert list(tmp_path.iterdir()) == []
 
 
