@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from capscope.errors import CapscopeError
 from capscope.features.visual import Features
+from capscope.relevance import operations as ops
 
 Memory = dict[str, Tensor]
 """The encoded images: batch-first tensors (B, ...), one row per image; never re-ordered."""
@@ -32,6 +34,15 @@ class Hidden(NamedTuple):
     """(B, T, H) what `Captioner.readout` turns into logits."""
     attention: Tensor | None
     """(B, T, N) or (B, T, heads, N) weights over visual features, or None."""
+
+
+class Summands(NamedTuple):
+    """The two vectors whose sum the output layer reads."""
+
+    hidden: Tensor
+    """(B, T, H) state of the last LSTM."""
+    context: Tensor
+    """(B, T, H) what attention brings."""
 
 
 class Captioner(nn.Module, ABC):
@@ -71,6 +82,48 @@ class Captioner(nn.Module, ABC):
     @abstractmethod
     def readout(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V), or only those of `ids` (B, T) as (B, T)."""
+
+
+class SumCaptioner(Captioner):
+    """A captioner whose output layer reads a sum: logits = words(dropout(hidden + context)).
+
+    The relevance of a predicted word splits into that of the two summands, which is what
+    LRP-inference fine-tuning weights them with (`capscope.relevance.reweighting`).
+    """
+
+    words: nn.Linear
+    dropout: nn.Dropout
+
+    @abstractmethod
+    def summands(self, features: Features, word_ids: Tensor) -> Summands:
+        """Feed word ids (B, T), teacher forcing; return both summands at each position."""
+
+    @abstractmethod
+    def step_summands(
+        self, word_ids: Tensor, state: State, memory: Memory
+    ) -> tuple[Summands, State]:
+        """Feed word ids (B, K); return both summands (B, K, H) and the next state."""
+
+    def predict(self, total: Tensor) -> Tensor:
+        """Return logits (B, T, V) of sums (B, T, H) of the (weighted) summands."""
+        return self.readout(self.dropout(total))
+
+    def readout(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Return logits, or only those of `ids`."""
+        if ids is None:
+            return ops.linear(self.words, hidden)
+        return ops.selected_linear(self.words, hidden, ids)
+
+
+def with_summands(captioner: Captioner) -> SumCaptioner:
+    """Return the captioner; a `CapscopeError` if its output layer does not read a sum."""
+    if not isinstance(captioner, SumCaptioner):
+        raise CapscopeError(
+            f"{type(captioner).__name__} does not add a hidden state and a context before its "
+            "output layer, so relevance cannot weight them: the stages lrp_xe and lrp_scst are "
+            "for captioners that do (gridtd, adaptive, aoa)"
+        )
+    return captioner
 
 
 def select_rows(state: State, rows: Tensor) -> State:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
-from capscope.models.captioner import Captioner, Hidden, Memory, State, Step
+from capscope.models.captioner import Hidden, Memory, State, Step, SumCaptioner, Summands
 from capscope.models.layers.attention import AdaptiveAttention
 from capscope.models.layers.recurrent import LSTM
 from capscope.relevance import operations as ops
@@ -37,7 +37,7 @@ class Moment(NamedTuple):
     beta: Tensor
 
 
-class GridTD(Captioner):
+class GridTD(SumCaptioner):
     """Two-LSTM captioner with adaptive attention over grid cells or regions.
 
     Step: the attention LSTM reads [h2, global feature, word]; adaptive attention mixes context
@@ -55,7 +55,8 @@ class GridTD(Captioner):
         The global feature is relu(W mean(x) + b), with x the features (grid cells) or the
         projected features (regions).
     parity : bool
-        As published: scalar broadcast in the attention, padded regions take part.
+        As published: scalar broadcast in the attention, padded regions take part, and the
+        summands for LRP fine-tuning have a sentinel gate of the new h1 and no dropout.
     """
 
     def __init__(
@@ -160,11 +161,25 @@ class GridTD(Captioner):
         attention = torch.cat([moment.alpha for moment in moments], 1)
         return Hidden(self.dropout(ops.add(mixed, h2)), attention)
 
-    def readout(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Return logits, or only those of `ids`."""
-        if ids is None:
-            return ops.linear(self.words, hidden)
-        return ops.selected_linear(self.words, hidden, ids)
+    def summands(self, features: Features, word_ids: Tensor) -> Summands:
+        """Return h2 and the mixed context of a teacher-forced pass."""
+        moments = list(self.unroll(features, word_ids, late_sentinel=self.parity))
+        return Summands(
+            torch.cat([moment.h2 for moment in moments], 1),
+            torch.cat([moment.mixed for moment in moments], 1),
+        )
+
+    def step_summands(
+        self, word_ids: Tensor, state: State, memory: Memory
+    ) -> tuple[Summands, State]:
+        """Return h2 and the mixed context of one step."""
+        words = self.attention_lstm.project(WORD, ops.embedding(self.embedding, word_ids))
+        moment = self.advance(words, state, memory, late_sentinel=self.parity)
+        return Summands(moment.h2, moment.mixed), _state(moment)
+
+    def predict(self, total: Tensor) -> Tensor:
+        """Return logits of weighted sums."""
+        return self.readout(total if self.parity else self.dropout(total))
 
 
 def _state(moment: Moment) -> State:

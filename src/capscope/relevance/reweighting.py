@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
 from capscope.relevance.operations import denominator
+
+if TYPE_CHECKING:
+    from capscope.models.captioner import SumCaptioner, Summands
 
 
 def normalise_relevance(relevance: Tensor, temperature: float = 1.0) -> Tensor:
@@ -54,3 +59,35 @@ def inference_weights(
         torch.where(silent, 1.0, normalise_relevance(common * term)) for term in (hidden, context)
     ]
     return weights[0], weights[1]
+
+
+class Reweighted(NamedTuple):
+    """A step or a pass of LRP-inference fine-tuning."""
+
+    logits: Tensor
+    """(B, T, V) of the captioner as it is."""
+    weighted: Tensor
+    """(B, T, V) from the weighted summands; gradient flows through them, not the weights."""
+    hidden: Tensor
+    """(B, T, H) weights of the hidden state, in [0, 2]."""
+    context: Tensor
+    """(B, T, H) weights of the context."""
+
+
+def reweight(captioner: SumCaptioner, summands: Summands, neutral: Tensor) -> Reweighted:
+    """Weight the summands by their relevance for the word that the captioner would say.
+
+    Parameters
+    ----------
+    captioner : SumCaptioner
+        From `capscope.models.captioner.with_summands`.
+    summands : Summands
+        From its `summands` (teacher forcing) or `step_summands` (decoding).
+    neutral : Tensor (V,) bool
+        Words that change nothing: stop words and special tokens.
+    """
+    hidden, context = summands
+    logits = captioner.predict(hidden + context)
+    for_hidden, for_context = inference_weights(hidden, context, captioner.words, logits, neutral)
+    weighted = captioner.predict(for_hidden * hidden + for_context * context)
+    return Reweighted(logits, weighted, for_hidden, for_context)
