@@ -9,7 +9,7 @@ from torch import nn
 
 from capscope.errors import CapscopeError
 from capscope.explain import EXPLAINERS, explainer_class
-from capscope.explain.controls import RandomDecoder, ShuffledDecoder
+from capscope.explain.controls import InitialDecoder, RandomDecoder
 from capscope.explain.explanation import Explanation
 from capscope.explain.subject import Subject
 from capscope.features.grid import GridExtractor
@@ -156,7 +156,7 @@ def test_the_feature_norm_is_the_same_for_every_word() -> None:
         torch.testing.assert_close(found.pixels[0, t], found.pixels[0, 0])
 
 
-@pytest.mark.parametrize("name", ["random_decoder", "shuffled_decoder"])
+@pytest.mark.parametrize("name", ["random_decoder", "initial_decoder"])
 def test_a_random_decoder_leaves_the_trained_one_alone_and_is_repeatable(name: str) -> None:
     subject = gridtd_subject()
     before = {name: value.clone() for name, value in subject.captioner.state_dict().items()}
@@ -170,13 +170,21 @@ def test_random_decoders_forget_every_weight() -> None:
     subject = gridtd_subject()
     trained = dict(subject.captioner.named_parameters())
     drawn = dict(RandomDecoder(subject).explained().named_parameters())
-    dealt = dict(ShuffledDecoder(subject).explained().named_parameters())
+    initial = dict(InitialDecoder(subject).explained().named_parameters())
     for name, value in trained.items():
         assert (drawn[name] != value).all(), name
-        assert not dealt[name].equal(value), name
-        torch.testing.assert_close(
-            dealt[name].flatten().sort().values, value.flatten().sort().values
-        )
+        assert not initial[name].equal(value), name
+
+
+def test_a_random_decoder_has_weights_as_large_as_the_trained_ones() -> None:
+    subject = gridtd_subject()
+    with torch.no_grad():
+        subject.captioner.words.weight.mul_(7).add_(3)
+    weight = subject.captioner.words.weight
+    drawn = RandomDecoder(subject).explained().words.weight
+    error = 5 * weight.std() / weight.numel() ** 0.5
+    assert abs(drawn.mean() - weight.mean()) < error
+    assert abs(drawn.std() - weight.std()) < error
 
 
 def test_raw_attention_is_enlarged_in_place_and_keeps_its_sum() -> None:

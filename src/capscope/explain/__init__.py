@@ -19,7 +19,7 @@ EXPLAINERS = {
     "gradient_lrp": "capscope.explain.gradient_x_input:GradientThenLRP",
     "feature_norm": "capscope.explain.controls:FeatureNorm",
     "random_decoder": "capscope.explain.controls:RandomDecoder",
-    "shuffled_decoder": "capscope.explain.controls:ShuffledDecoder",
+    "initial_decoder": "capscope.explain.controls:InitialDecoder",
 }
 
 

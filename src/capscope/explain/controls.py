@@ -51,9 +51,10 @@ class FeatureNorm(Explainer):
 
 
 class RandomDecoder(LRP):
-    """LRP of a captioner whose weights were drawn anew (the image network is kept).
+    """LRP of a captioner whose weights are random numbers as large as the trained ones.
 
-    J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
+    Every parameter is drawn from a normal distribution of its own mean and deviation; the image
+    network is kept. J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018.
     """
 
     name: ClassVar[str] = "random_decoder"
@@ -72,24 +73,25 @@ class RandomDecoder(LRP):
         return self.untrained
 
     def forget(self, captioner: Captioner) -> None:
+        """Draw all weights anew, as large as they are."""
+        with torch.no_grad():
+            for parameter in captioner.parameters():
+                mean, deviation = parameter.mean(), parameter.std(correction=0)
+                parameter.normal_().mul_(deviation).add_(mean)
+
+
+class InitialDecoder(RandomDecoder):
+    """LRP of a captioner with weights as before training.
+
+    They are so small that attention is flat and all words get nearly the same map: one draw is
+    one mixture of channels, and draws differ far more than those of `RandomDecoder`.
+    """
+
+    name: ClassVar[str] = "initial_decoder"
+    title: ClassVar[str] = "LRP, initial decoder"
+
+    def forget(self, captioner: Captioner) -> None:
         """Draw all weights as before training."""
         for module in captioner.modules():
             if next(module.parameters(recurse=False), None) is not None:
                 module.reset_parameters()  # type: ignore[operator]
-
-
-class ShuffledDecoder(RandomDecoder):
-    """LRP of a captioner in which the values of every parameter were dealt out anew.
-
-    Shuffled weights are as large as the trained ones; those before training are smaller.
-    """
-
-    name: ClassVar[str] = "shuffled_decoder"
-    title: ClassVar[str] = "LRP, shuffled decoder"
-
-    def forget(self, captioner: Captioner) -> None:
-        """Shuffle the values within every parameter."""
-        with torch.no_grad():
-            for parameter in captioner.parameters():
-                order = torch.randperm(parameter.numel())
-                parameter.copy_(parameter.flatten()[order].view_as(parameter))
