@@ -1,0 +1,1 @@
+"""Detectors: images -> regions with a feature, a class and a score each."""
