@@ -21,6 +21,8 @@ from capscope.metrics.statistics import Measure, Scores, average, mean
 from capscope.metrics.tokenizer import ptb_tokenize
 from capscope.metrics.treebank import treebank_tokenize
 
+EVALUATED = "document frequencies from the evaluated references"
+
 
 class CaptionScorer:
     """Scores tokenised captions against fixed references, which are prepared once.
@@ -62,7 +64,7 @@ class CaptionScorer:
             measures["METEOR"] = Measure(meteor_sums(statistics), meteor_of_sums, len(image))
         words = [text.split(" ") for text in captions]
         measures["ROUGE-L"] = mean(rouge_l(self._rouge_words, words)[1])
-        measures["CIDEr"] = mean(self._cider.score_counts(found, image))
+        measures["CIDEr"] = mean(self._cider.score_counts(found, image), EVALUATED)
         if self._original:
             return with_original_values(measures, self._texts, captions)
         return measures

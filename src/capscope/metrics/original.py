@@ -45,6 +45,7 @@ def with_original_values(
             measures[name].sums,
             measures[name].formula,
             measures[name].count,
+            note=measures[name].note,
             stated=value,
             stated_per_image=per_image,
         )

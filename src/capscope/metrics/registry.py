@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from capscope.metrics.statistics import Measure
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -27,8 +29,7 @@ METRICS = {
         Metric(
             "CIDEr",
             "higher",
-            "CIDEr-D from 0 to 10 (1.0 is printed as 100 in papers), document frequencies from "
-            "the evaluated references",
+            "CIDEr-D from 0 to 10 (1.0 is printed as 100 in papers)",
         ),
         Metric(
             "object_precision",
@@ -71,3 +72,8 @@ METRICS = {
         Metric("word_f1", "higher", "F1 of each frequent word's precision and recall, mean"),
     )
 }
+
+
+def describe(name: str, measure: Measure) -> str:
+    """Return the definition of a metric, and what is particular to this measure of it."""
+    return "; ".join(filter(None, [METRICS[name].definition, measure.note]))

@@ -18,7 +18,7 @@ from capscope.errors import CapscopeError
 from capscope.files import read_json, write_text
 from capscope.metrics.evaluate import CaptionScorer, leave_one_out, regroup, tokenize_files
 from capscope.metrics.meteor import LONGEST, Meteor
-from capscope.metrics.registry import METRICS
+from capscope.metrics.registry import METRICS, describe
 from capscope.metrics.results import check_ids, read_references, read_results
 from capscope.metrics.statistics import Measure, average, interval
 from capscope.metrics.truth import ObjectTruth, read_truth
@@ -231,7 +231,7 @@ def _captions_table(dataset: str, rows: Sequence[Row], bootstrap: int, seed: int
             writer.writerow(
                 [dataset, run.system, run.stage, run.seed, run.split, name]
                 + [_number(number) for number in numbers]
-                + [measure.count, METRICS[name].direction, METRICS[name].definition]
+                + [measure.count, METRICS[name].direction, describe(name, measure)]
             )
     return stream.getvalue()
 

@@ -30,12 +30,16 @@ class Measure:
         How many things the score is about: images, words, claims.
     chance : float, optional
         The score of guessing.
+    note : str
+        What a reader must know besides the metric's definition: where document frequencies come
+        from, versions of models.
     """
 
     sums: Scores
     formula: Callable[[Scores], Scores]
     count: int
     chance: float | None = None
+    note: str = ""
 
     @property
     def value(self) -> float:
@@ -48,9 +52,10 @@ class Measure:
         return self.formula(self.sums)
 
 
-def mean(values: Scores) -> Measure:
+def mean(values: Scores, note: str = "") -> Measure:
     """Return the measure that is the mean of one value an image."""
-    return Measure(np.column_stack([values, np.ones(len(values))]), ratio_of_sums, len(values))
+    sums = np.column_stack([values, np.ones(len(values))])
+    return Measure(sums, ratio_of_sums, len(values), note=note)
 
 
 def ratio(part: Scores, whole: Scores, chance: float | None = None) -> Measure:
@@ -74,6 +79,7 @@ def average(measures: Sequence[Measure]) -> Measure:
         formula,
         sum(measure.count for measure in measures),
         sum(chances) / len(chances) if chances else None,
+        measures[0].note,
     )
 
 

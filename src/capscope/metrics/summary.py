@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capscope.metrics.registry import METRICS
+from capscope.metrics.registry import METRICS, describe
 from capscope.metrics.runs import HUMAN, Row
 
 
@@ -26,7 +26,9 @@ def summary(rows: Sequence[Row]) -> str:
             cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
             lines.append("  ".join([first.ljust(widths[0]), *cells]))
         lines.append("")
-    lines += [f"{name}: {METRICS[name].definition}" for name in names]
+    for name in names:
+        measures = [row.measures[name] for row in rows if name in row.measures]
+        lines.append(f"{name}: {describe(name, measures[-1])}")
     return "\n".join(lines)
 
 
