@@ -1,35 +1,32 @@
-"""The feature store: one HDF5 file, written at once, read through a memory map.
+"""The feature store: one HDF5 file, written at once, read through a memory map by image id.
 
-``features.h5`` holds ``ids`` (N,) int64 and ``grid`` (N, h*w, D) float16 or float32, contiguous:
-HDF5 tells where the array starts in the file, and a memory map reads any rows from there without
-HDF5 in between. The file is also written at that place, so that a full disk shows as such.
+``features.h5`` holds ``ids`` (N,) int64 and contiguous fields with a row an image: either ``grid``
+(h*w, D) or ``regions`` (R, D) with ``boxes`` (R, 4), ``counts``, ``sizes`` and what else is known
+of each region (`capscope.features.regions`). Either may have ``segments`` (M, S) besides.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from capscope.errors import CapscopeError
+from capscope.features.fields import Field, FieldWriter, create_fields, map_fields
+from capscope.features.regions import DETAILS, Regions, pad_regions, region_fields, regions_of_row
 from capscope.features.visual import Features
-from capscope.files import atomic_path, read_manifest
+from capscope.files import read_manifest
 
 FEATURES_FILE = "features.h5"
 IDENTITY = (
-    *("network", "layer", "image_size", "grid", "weights_sha256"),
-    *("scale", "positions", "position_scale"),
+    *("kind", "network", "layer", "image_size", "grid", "regions", "dim", "weights_sha256"),
+    *("scale", "positions", "position_scale", "selection", "segments"),
 )
 """Attributes in which the features of two stores must agree to be of the same kind."""
 
@@ -43,69 +40,33 @@ def grid_boxes(grid: tuple[int, int]) -> Tensor:
 
 
 class FeatureWriter:
-    """Writes the features of images in the order of their ids; made by `create_store`."""
+    """Writes the grid features of images in the order of their ids; made by `create_store`."""
 
-    def __init__(
-        self,
-        path: Path,
-        ids: NDArray[np.int64],
-        shape: tuple[int, int],
-        dtype: np.dtype[Any],
-        attributes: Mapping[str, Any],
-    ) -> None:
-        self.ids, self.shape, self.dtype = ids, shape, dtype
-        self.done = 0
-        self._checksum = 0
-        layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-        layout.set_layout(h5py.h5d.CONTIGUOUS)
-        layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-        layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-        layout.set_obj_track_times(False)  # the same features give the same bytes
-        with h5py.File(path, "w") as file:
-            file["ids"] = ids
-            file.attrs["attributes"] = json.dumps(dict(attributes))
-            space = h5py.h5s.create_simple((len(ids), *shape))
-            kind = h5py.h5t.py_create(dtype)
-            dataset = h5py.h5d.create(file.id, b"grid", kind, space, layout)
-            self._offset = int(dataset.get_offset())
-        self._stream = path.open("r+b", buffering=0)
-        self._stream.seek(self._offset)
+    def __init__(self, fields: FieldWriter) -> None:
+        self._fields = fields
 
-    def append(self, cells: Tensor) -> None:
-        """Write the features (B, h*w, D) of the next B images."""
-        with np.errstate(over="ignore"):  # an overflow is reported below, with the image
-            rows = np.ascontiguousarray(cells.numpy(force=True), self.dtype)
-        ids = self.ids[self.done : self.done + len(rows)]
-        if rows.shape[1:] != self.shape or len(ids) < len(rows):
-            raise ValueError(f"features of shape {rows.shape} do not fit {self.shape}")
-        for image_id, row in zip(ids, rows, strict=True):
-            if not np.isfinite(row).all():
-                raise CapscopeError(
-                    f"image {image_id}: features are infinite or not a number as {self.dtype}; "
-                    "use features.grid.dtype=float32, or check the weights"
-                )
-        data = rows.data.cast("B")
-        self._checksum = zlib.crc32(data, self._checksum)
-        while data:
-            data = data[self._stream.write(data) :]
-        self.done += len(rows)
+    def append(self, cells: Tensor, segments: Tensor | None = None) -> None:
+        """Write the features (B, h*w, D) of the next B images, and their segments (B, M, S)."""
+        arrays = {"grid": cells.numpy(force=True)}
+        if segments is not None:
+            arrays["segments"] = segments.numpy(force=True)
+        self._fields.append(arrays)
 
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
 
-    def verify(self, path: Path) -> None:
-        """Compare the file with what was appended; what a disk swallowed is found here."""
-        if self.done != len(self.ids):
-            raise ValueError(f"only {self.done} of {len(self.ids)} images were written")
-        ids, grid, _ = _map(path)
-        checksum = 0
-        for start in range(0, len(grid), 256):
-            checksum = zlib.crc32(grid[start : start + 256].data.cast("B"), checksum)
-        if checksum != self._checksum or not np.array_equal(ids, self.ids):
-            raise CapscopeError(
-                f"{path} reads back differently from what was written; check the disk"
-            )
+class RegionWriter:
+    """Writes the regions of images in the order of their ids; made by `create_region_store`."""
+
+    def __init__(self, fields: FieldWriter) -> None:
+        self._fields = fields
+
+    def append(self, images: Sequence[Regions], segments: Tensor | None = None) -> None:
+        """Write the regions of the next images, and their segments (B, M, S)."""
+        if not images:
+            return
+        arrays = pad_regions(images, self._fields.fields)
+        if segments is not None:
+            arrays["segments"] = segments.numpy(force=True)
+        self._fields.append(arrays)
 
 
 @contextmanager
@@ -117,8 +78,9 @@ def create_store(
     dim: int,
     dtype: str,
     attributes: Mapping[str, Any],
+    segments: tuple[int, int] | None = None,
 ) -> Iterator[FeatureWriter]:
-    """Yield a writer for ``features.h5``; the file appears when the block ends, or not at all.
+    """Yield a writer for grid features; the file appears when the block ends, or not at all.
 
     Parameters
     ----------
@@ -129,41 +91,57 @@ def create_store(
     dtype : {"float16", "float32"}
     attributes : mapping
         JSON-serialisable description of the features: network, layer, grid, ...
+    segments : (M, S), optional
+        Shape of an image's segments, if each comes with some.
 
     Raises
     ------
     CapscopeError
         There is no room for the file; or a value overflows `dtype` or is not finite.
     """
-    kind = np.dtype(dtype)
-    path = folder / FEATURES_FILE
-    with atomic_path(path) as temporary:
-        needed = len(ids) * cells * dim * kind.itemsize
-        free = shutil.disk_usage(folder).free
-        if needed > free:
-            raise CapscopeError(f"{path} needs {needed:,} bytes, {folder} has {free:,} left")
-        os.truncate(temporary, needed)  # refused here beyond a limit; HDF5 crashes on such errors
-        writer = FeatureWriter(temporary, np.array(ids, np.int64), (cells, dim), kind, attributes)
-        try:
-            yield writer
-        finally:
-            writer.close()
-        writer.verify(temporary)
+    fields = {"grid": Field((cells, dim), dtype), **_segments(segments, dtype)}
+    with create_fields(folder / FEATURES_FILE, ids, fields, attributes) as writer:
+        yield FeatureWriter(writer)
 
 
-def _map(path: Path) -> tuple[NDArray[np.int64], NDArray[Any], dict[str, Any]]:
-    """Return ids, the memory-mapped features and the attributes of a features file."""
-    try:
-        with h5py.File(path, "r") as file:
-            ids, attributes = file["ids"][()], json.loads(file.attrs["attributes"])
-            grid = file["grid"]
-            shape, dtype, offset = grid.shape, grid.dtype, grid.id.get_offset()
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        raise CapscopeError(f"{path} is not a feature store: {error}") from error
-    if len(ids) != shape[0] or len(shape) != 3 or offset is None:
-        raise CapscopeError(f"{path} is not a feature store: {len(ids)} ids, features {shape}")
-    mapped = np.memmap(path, dtype, "r", offset, shape)
-    return ids, mapped.view(np.ndarray), attributes
+@contextmanager
+def create_region_store(
+    folder: Path,
+    ids: Sequence[int],
+    *,
+    regions: int,
+    dim: int,
+    dtype: str,
+    attributes: Mapping[str, Any],
+    details: Sequence[str] = tuple(DETAILS),
+    segments: tuple[int, int] | None = None,
+) -> Iterator[RegionWriter]:
+    """Yield a writer for region features; the file appears when the block ends, or not at all.
+
+    Parameters
+    ----------
+    ids : sequence of int
+        The images, in the order in which their regions will come.
+    regions, dim : int
+        An image has at most `regions` regions (shorter rows are padded), with `dim` numbers each.
+    dtype : {"float16", "float32"}
+        Of the features; boxes and scores are float32.
+    attributes : mapping
+        JSON-serialisable description: network, weights_sha256, selection, class_names, ...;
+        ``kind``, ``regions`` and ``dim`` are added.
+    details : sequence of str
+        Which of `capscope.features.regions.DETAILS` every image has.
+    segments : (M, S), optional
+        Shape of an image's segments, if each comes with some.
+    """
+    fields = {**region_fields(regions, dim, dtype, details), **_segments(segments, dtype)}
+    described = {"kind": "regions", "regions": regions, "dim": dim, **attributes}
+    with create_fields(folder / FEATURES_FILE, ids, fields, described) as writer:
+        yield RegionWriter(writer)
+
+
+def _segments(shape: tuple[int, int] | None, dtype: str) -> dict[str, Field]:
+    return {} if shape is None else {"segments": Field(shape, dtype)}
 
 
 class FeatureStore:
@@ -172,21 +150,38 @@ class FeatureStore:
     Attributes
     ----------
     ids : (N,) int64
+    kind : {"grid", "regions"}
     grid : (h, w)
+        Of a grid store; (R, 1) of a region store.
     dim : int
     attributes : dict
-        What the features are: network, layer, image_size, weights_sha256, ...
+        What the features are: network, layer, image_size, weights_sha256, ...; of regions also
+        class_names and attribute_names, where they are known.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.ids, self._cells, self.attributes = _map(path)
-        height, width = self.attributes["grid"]
-        self.grid: tuple[int, int] = (int(height), int(width))
+        self.ids, self._arrays, self.attributes = map_fields(path)
+        self.kind = "regions" if "regions" in self._arrays else "grid"
+        needed = ("boxes", "counts", "sizes") if self.kind == "regions" else ()
+        missing = [name for name in (self.kind, *needed) if name not in self._arrays]
+        if missing or self._arrays[self.kind].ndim != 3:
+            raise CapscopeError(
+                f"{path} is not a feature store: it holds {', '.join(self._arrays) or 'nothing'}"
+            )
+        self._cells = self._arrays[self.kind]
         self.dim = int(self._cells.shape[2])
+        if self.kind == "grid":
+            height, width = self.attributes["grid"]
+            self.grid: tuple[int, int] = (int(height), int(width))
+            self._boxes = grid_boxes(self.grid)
+            self._all_valid = True
+        else:
+            self.grid = (int(self._cells.shape[1]), 1)
+            counts = self._arrays["counts"]
+            self._all_valid = bool((counts == self._cells.shape[1]).all())
         self._order = np.argsort(self.ids)
         self._sorted = self.ids[self._order]
-        self._boxes = grid_boxes(self.grid)
 
     @classmethod
     def open(cls, folder: Path) -> FeatureStore:
@@ -217,9 +212,29 @@ class FeatureStore:
         return found
 
     def read(self, ids: Sequence[int] | NDArray[Any] | Tensor) -> Features:
-        """Return the features of images, in the given order, as float32."""
-        cells = torch.from_numpy(self._cells[self.rows(ids)]).float()
-        return Features(cells, self._boxes.expand(len(cells), -1, -1))
+        """Return the features of images, in the given order, as float32.
+
+        Regions behind an image's last are zero and not `valid`; ``valid`` is None where every
+        image of the store has all of its regions.
+        """
+        rows = self.rows(ids)
+        cells = torch.from_numpy(self._cells[rows]).float()
+        segments = None
+        if "segments" in self._arrays:
+            segments = torch.from_numpy(self._arrays["segments"][rows]).float()
+        if self.kind == "grid":
+            return Features(cells, self._boxes.expand(len(cells), -1, -1), None, segments)
+        valid = None
+        if not self._all_valid:
+            counts = torch.from_numpy(self._arrays["counts"][rows])
+            valid = torch.arange(cells.shape[1]) < counts[:, None]
+        return Features(cells, torch.from_numpy(self._arrays["boxes"][rows]), valid, segments)
+
+    def regions(self, image_id: int) -> Regions:
+        """Return all that is known of the regions of one image."""
+        if self.kind != "regions":
+            raise CapscopeError(f"{self.path} holds grid cells, no regions")
+        return regions_of_row(self._arrays, int(self.rows([image_id])[0]))
 
     def check_same_kind(self, attributes: Mapping[str, Any], owner: str) -> None:
         """Refuse if `owner` (a run) was made with features of another kind than these."""
