@@ -8,11 +8,13 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "capscope"
 
 # Each room may import itself and the rooms named here; docs/architecture.md explains why.
-FOUNDATION = {"errors", "files", "params"}
+FOUNDATION = {"errors", "files", "params", "tensors"}
 ROOMS = {
     "errors": set(),
     "files": {"errors"},
     "params": {"errors"},
+    "tensors": {"errors", "files"},
+    "foreign": {"errors", "tensors"},
     "data": FOUNDATION,
     "features": FOUNDATION | {"data"},
     "relevance": FOUNDATION | {"data", "features"},

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from capscope.errors import CapscopeError
 from capscope.features.grid import GridExtractor, build_extractor, position_channels
-from capscope.features.weights import load_weights, read_state
+from capscope.features.weights import convolutional, read_state
+from capscope.tensors import fit
 
 
 def settings(**change: Any) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def test_cells_are_the_maps_of_torchvision_row_by_row(
     with torch.device("meta"):
         twin = getattr(torchvision.models, name)(weights=None).features
     twin = (twin[:-1] if name == "vgg16" else twin).to_empty(device="cpu")
-    load_weights(twin, read_state(weights / f"{name}.pth"), "file")
+    fit(twin, convolutional(read_state(weights / f"{name}.pth")), "file")
     with torch.no_grad():
         maps = twin(images.clone())
         cells = small(images)
@@ -187,7 +188,7 @@ class Canary:
 
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     torch.save({"features.0.weight": Canary(tmp_path / "ran")}, tmp_path / "x.pth")
-    with pytest.raises(CapscopeError, match=r"x\.pth are not a plain state dict"):
+    with pytest.raises(CapscopeError, match=r"x\.pth was not loaded: .*can run code"):
         build_extractor(settings(weights=str(tmp_path / "x.pth")))
     assert not (tmp_path / "ran").exists()
 
@@ -207,7 +208,7 @@ def test_something_else_than_a_state_dict_is_refused(tmp_path: Path) -> None:
 
 
 def test_weights_that_do_not_exist_are_named() -> None:
-    with pytest.raises(CapscopeError, match=r"nowhere\.pth do not exist"):
+    with pytest.raises(CapscopeError, match=r"nowhere\.pth does not exist"):
         build_extractor(settings(weights="nowhere.pth"))
 
 

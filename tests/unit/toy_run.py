@@ -9,7 +9,7 @@ from capscope.data.vocabulary import Vocabulary
 from capscope.features.grid import GridExtractor
 from capscope.files import digest, write_json, write_manifest
 from capscope.models import build
-from capscope.models.checkpoint import write_tensors
+from capscope.tensors import write_tensors
 
 
 def write_run(

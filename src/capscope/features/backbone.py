@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
@@ -33,7 +31,6 @@ from capscope.features.small import INFO_FILE, WEIGHTS_FILE, SmallNetwork, block
 from capscope.features.supervision import CELL_LABELS, IMAGE_LABELS, Examples, read_examples
 from capscope.files import (
     MANIFEST,
-    atomic_path,
     digest,
     read_manifest,
     sha256_of,
@@ -41,6 +38,7 @@ from capscope.files import (
     write_manifest,
     write_text,
 )
+from capscope.tensors import read_metadata, read_tensors, write_tensors
 
 METRICS_FILE = "metrics.csv"
 POSITIONS = 4
@@ -224,11 +222,10 @@ def _load_state(
     path = out / "state" / "state.safetensors"
     if not path.exists():
         return []
-    with safe_open(path, "pt") as stored:
-        if stored.metadata()["key"] != key:
-            return []
-        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-        rows: list[dict[str, float]] = json.loads(stored.metadata()["rows"])
+    tensors, metadata = read_tensors(path), read_metadata(path)
+    if metadata["key"] != key:
+        return []
+    rows: list[dict[str, float]] = json.loads(metadata["rows"])
     model.load_state_dict({n[6:]: t for n, t in tensors.items() if n.startswith("model.")})
     saved = optimiser.state_dict()
     saved["state"] = {}
@@ -250,12 +247,8 @@ def _save_state(
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for number, entry in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{number}.{field}": value for field, value in entry.items()}
-    with atomic_path(out / "state" / "state.safetensors") as temporary:
-        save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            temporary,
-            {"key": key, "rows": json.dumps(rows)},
-        )
+    metadata = {"key": key, "rows": json.dumps(rows)}
+    write_tensors(out / "state" / "state.safetensors", tensors, metadata)
 
 
 def _publish(
@@ -268,8 +261,7 @@ def _publish(
     """Fold the normalisation in and write the network."""
     channels = list(settings["channels"])
     network = model.folded(channels)
-    with atomic_path(out / WEIGHTS_FILE) as temporary:
-        save_file({n: t.contiguous() for n, t in network.state_dict().items()}, temporary)
+    write_tensors(out / WEIGHTS_FILE, network.state_dict())
     write_json(
         out / INFO_FILE,
         {

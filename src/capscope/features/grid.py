@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from capscope.data.images import preprocess
 from capscope.errors import CapscopeError
-from capscope.features.weights import download_weights, load_weights, read_state
-from capscope.files import atomic_path, read_json, write_json
+from capscope.features.weights import convolutional, download_weights, read_state
+from capscope.files import read_json, write_json
+from capscope.tensors import fit, read_tensors, write_tensors
 
 EXTRACTOR_FILE = "extractor.json"
 WEIGHTS_FILE = "extractor.safetensors"
@@ -102,11 +103,7 @@ class GridExtractor(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write ``extractor.json`` and ``extractor.safetensors``."""
-        from safetensors.torch import save_file
-
-        state = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        with atomic_path(folder / WEIGHTS_FILE) as temporary:
-            save_file(state, temporary)
+        write_tensors(folder / WEIGHTS_FILE, self.network.state_dict())
         write_json(folder / EXTRACTOR_FILE, self.spec())
 
     @classmethod
@@ -128,7 +125,7 @@ class GridExtractor(nn.Module):
             expected = spec["weights_sha256"]
         except (KeyError, TypeError) as error:
             raise CapscopeError(f"{path} does not describe a grid extractor: {error}") from error
-        load_weights(extractor.network, read_state(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+        fit(extractor.network, read_tensors(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
         if weights_sha256(extractor.network) != expected:
             raise CapscopeError(f"{folder / WEIGHTS_FILE} does not belong to {path}")
         return extractor
@@ -163,10 +160,11 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
         return GridExtractor(name, small, size, scale=scale, **info)
     network = _network(name, {})
     if weights == "download":
-        load_weights(network, *download_weights(name))
+        state, address = download_weights(name)
+        fit(network, convolutional(state), address)
     else:
         path = expand_path(weights)
-        load_weights(network, read_state(path), path)
+        fit(network, convolutional(read_state(path)), path)
     return GridExtractor(name, network, size, layer=LAYERS[name], scale=scale)
 
 

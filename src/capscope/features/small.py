@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from capscope.features.weights import load_weights, read_state
 from capscope.files import read_json, read_manifest
+from capscope.tensors import fit, read_tensors
 
 WEIGHTS_FILE = "model.safetensors"
 INFO_FILE = "model.json"
@@ -59,5 +59,5 @@ def load_small(folder: Path) -> tuple[SmallNetwork, dict[str, Any]]:
     info = read_json(folder / INFO_FILE)
     network = SmallNetwork(**info["config"])
     path = folder / WEIGHTS_FILE
-    load_weights(network, read_state(path), path)
+    fit(network, read_tensors(path), path)
     return network.eval(), {key: info[key] for key in KEYS}

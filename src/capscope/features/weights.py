@@ -7,12 +7,12 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from capscope.errors import CapscopeError
+from capscope.tensors import read_foreign
 
 DOWNLOADS = {"vgg16": "VGG16_Weights", "squeezenet1_0": "SqueezeNet1_0_Weights"}
 TIMEOUT = 30.0
@@ -22,23 +22,8 @@ PREFIX = "features."
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Read a state dict: a PyTorch file (weights only, no code is run) or safetensors."""
-    if not path.is_file():
-        raise CapscopeError(f"weights {path} do not exist; put a state dict there")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            loaded: Any = load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CapscopeError(
-            f"weights {path} are not a plain state dict of tensors, so they were not loaded "
-            f"(a pickle can run code): {str(error).splitlines()[0]}"
-        ) from error
-    except Exception as error:  # damaged files raise many types: zip, struct, EOF, safetensors
-        raise CapscopeError(f"weights {path} cannot be read: {error}") from error
+    """Read a state dict: safetensors, or a PyTorch file (nothing in it is run)."""
+    loaded = read_foreign(path)
     if not isinstance(loaded, Mapping) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in loaded.items()
     ):
@@ -46,35 +31,15 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return dict(loaded)
 
 
-def load_weights(network: nn.Module, state: Mapping[str, Tensor], source: Path | str) -> None:
-    """Load a state dict into `network`; the classifier of a torchvision state dict is left out.
-
-    Raises
-    ------
-    CapscopeError
-        Naming `source` and the keys that are missing, unknown, of another shape or not finite.
-    """
-    if any(name.startswith(PREFIX) for name in state):
-        state = {
-            name.removeprefix(PREFIX): tensor
-            for name, tensor in state.items()
-            if name.startswith(PREFIX)
-        }
-    own = network.state_dict()
-    problems = [
-        *(f"missing {name}" for name in own if name not in state),
-        *(f"unknown {name}" for name in state if name not in own),
-        *(
-            f"{name} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}"
-            for name in own
-            if name in state and state[name].shape != own[name].shape
-        ),
-        *(f"{name} is not finite" for name, value in state.items() if not value.isfinite().all()),
-    ]
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise CapscopeError(f"weights {source} do not fit: {'; '.join(problems[:5])}{more}")
-    network.load_state_dict(state)
+def convolutional(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state dict without the classifier that a torchvision network has besides."""
+    if not any(name.startswith(PREFIX) for name in state):
+        return dict(state)
+    return {
+        name.removeprefix(PREFIX): tensor
+        for name, tensor in state.items()
+        if name.startswith(PREFIX)
+    }
 
 
 def download_weights(name: str) -> tuple[dict[str, Tensor], str]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-from torch import Tensor
-
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore
-from capscope.files import atomic_path, read_json, read_manifest
+from capscope.files import read_json, read_manifest
 from capscope.models import build
 from capscope.models.captioner import Captioner
+from capscope.tensors import fit, read_tensors
 
 MODEL_FILE = "model.safetensors"
 INFO_FILE = "model.json"
@@ -69,42 +65,5 @@ def load_run(folder: Path) -> Run:
             f"{str(info['vocabulary_sha256'])[:12]}; the file was changed, train the run again"
         )
     captioner = build(info["captioner"], **info["config"])
-    load_weights(captioner, read_tensors(folder / MODEL_FILE), str(folder / MODEL_FILE))
+    fit(captioner, read_tensors(folder / MODEL_FILE), folder / MODEL_FILE)
     return Run(folder, captioner.eval(), vocabulary, info)
-
-
-def load_weights(captioner: Captioner, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Put tensors into a captioner; every name and shape must fit."""
-    expected = captioner.state_dict()
-    for name, tensor in expected.items():
-        if name not in tensors:
-            raise CapscopeError(f"{where} has no tensor {name!r}: it is of another captioner")
-        found = tuple(tensors[name].shape)
-        if found != tuple(tensor.shape):
-            raise CapscopeError(
-                f"{where}: tensor {name!r} has shape {found}, expected {tuple(tensor.shape)}"
-            )
-    for name in tensors:
-        if name not in expected:
-            raise CapscopeError(f"{where}: unexpected tensor {name!r}: it is of another captioner")
-    captioner.load_state_dict(dict(tensors))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; one that is cut short or damaged is a `CapscopeError`."""
-    try:
-        return safetensors.torch.load_file(path)
-    except FileNotFoundError as error:
-        raise CapscopeError(f"{path} does not exist") from error
-    except (safetensors.SafetensorError, ValueError) as error:
-        raise CapscopeError(f"{path} is not a valid safetensors file: {error}") from error
-
-
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file, atomically; the same tensors give the same bytes."""
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(whole, dict(metadata) if metadata else None)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)

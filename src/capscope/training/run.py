@@ -33,7 +33,8 @@ from capscope.files import (
 from capscope.metrics.cider import CiderD
 from capscope.models import build
 from capscope.models.captioner import Captioner
-from capscope.models.checkpoint import INFO_FILE, MODEL_FILE, read_tensors, write_tensors
+from capscope.models.checkpoint import INFO_FILE, MODEL_FILE
+from capscope.tensors import read_tensors, write_tensors
 from capscope.training.batches import Rows, image_of_row
 from capscope.training.lock import exclusive
 from capscope.training.loop import Corpus, Recipe, Trainer

@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
 from capscope.errors import CapscopeError
 from capscope.models.captioner import Captioner
-from capscope.models.checkpoint import load_weights, read_tensors, write_tensors
+from capscope.tensors import fit, read_metadata, read_tensors, write_tensors
 from capscope.training.schedules import Schedule
 
 STATE_FILE = "state.safetensors"
@@ -79,8 +78,7 @@ def load_state(
     if not path.exists():
         return None
     tensors = read_tensors(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
+    metadata = read_metadata(path)
     if metadata.get("sha256") != _digest(tensors):
         raise CapscopeError(f"{path} is damaged; delete {folder} to train from the start")
     loaded = json.loads(metadata["progress"])
@@ -90,7 +88,7 @@ def load_state(
             f"delete {folder} to train from the start, or restore what it was started with"
         )
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    load_weights(captioner, weights, str(path))
+    fit(captioner, weights, path)
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, number, *rest = name.split(".")

@@ -1,0 +1,121 @@
+"""Reads a PyTorch file that others saved, in a process of its own: see `tensors.read_foreign`.
+
+``python -m capscope.foreign FILE OUT`` writes the tensors of FILE to OUT (safetensors), with the
+structure that held them as JSON in its metadata. It ends with one line on stderr and code 1 if
+FILE holds anything but tensors and plain data.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import resource
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from capscope.errors import CapscopeError
+from capscope.tensors import write_tensors
+
+GIGABYTE = 1 << 30
+MEMORY_FACTOR = 4
+"""Memory that reading may take, in sizes of the file, besides a gigabyte."""
+SECONDS = 300
+"""Processor time that reading may take."""
+IGNORED = (
+    *(f"torch.optim.{name.lower()}.{name}" for name in ("Adam", "AdamW", "SGD", "RMSprop")),
+    "torch.optim.lr_scheduler.StepLR",
+    "torch.optim.lr_scheduler.ReduceLROnPlateau",
+)
+"""Classes whose pickled objects are passed over: nothing of them is made."""
+
+
+class _Nothing:
+    """Stands for an object that is passed over."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _empty(*factory: Any) -> dict[Any, Any]:
+    """Stand for a defaultdict, which an optimiser holds."""
+    return {}
+
+
+def main(path: str, out: str) -> None:
+    """Read `path` and write `out`."""
+    _limit(Path(path).stat().st_size)
+    tensors: dict[str, Tensor] = {}
+    structure = _plain(load(path), tensors, "")
+    write_tensors(Path(out), tensors, {"structure": json.dumps(structure)})
+
+
+def load(path: str) -> Any:
+    """Load a PyTorch file with the unpickler that runs no code."""
+    try:
+        ignored = [(_Nothing, name) for name in IGNORED]
+        known: list[Any] = [dict, (_empty, "collections.defaultdict"), *ignored]
+        with torch.serialization.safe_globals(known):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CapscopeError(
+            f"it holds more than tensors and plain data, and a pickle can run code ({_told(error)})"
+        ) from error
+    except MemoryError as error:
+        raise CapscopeError("reading it takes too much memory for its size") from error
+    except Exception as error:  # damaged files raise many types: zip, struct, EOF, key, runtime
+        raise CapscopeError(f"it is damaged, or no PyTorch file ({_told(error)})") from error
+
+
+def _limit(size: int) -> None:
+    """Limit memory, processor time and the size of files; no core dumps."""
+    # RLIMIT_DATA counts what is written to; the libraries' mapped code does not matter.
+    memory = MEMORY_FACTOR * size + GIGABYTE
+    for kind, most in (
+        (resource.RLIMIT_DATA, memory),
+        (resource.RLIMIT_CPU, SECONDS),
+        (resource.RLIMIT_FSIZE, memory),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard),) * 2)
+
+
+def _plain(node: Any, tensors: dict[str, Tensor], where: str) -> Any:
+    """Describe `node` in JSON and collect its tensors; `where` names it in errors."""
+    if isinstance(node, Tensor):
+        name = f"{len(tensors)}"
+        # Views share memory, which a safetensors file does not allow.
+        tensors[name] = node.detach().clone(memory_format=torch.contiguous_format)
+        return {"tensor": name}
+    if node is None or isinstance(node, (str, bool, int, float)):
+        return node
+    if isinstance(node, _Nothing):
+        return None
+    if isinstance(node, (list, tuple)):
+        return {"list": [_plain(item, tensors, f"{where}[{i}]") for i, item in enumerate(node)]}
+    if isinstance(node, Mapping) and all(isinstance(key, (str, int)) for key in node):
+        pairs = [[key, _plain(value, tensors, f"{where}.{key}")] for key, value in node.items()]
+        return {"dict": pairs}
+    raise CapscopeError(f"it holds a {type(node).__name__} at {where or 'its root'}")
+
+
+def _told(error: Exception) -> str:
+    """Return the one telling sentence of an error of torch's unpickler."""
+    found = re.search(r"Unsupported (?:global: GLOBAL|operand|class) \S+", str(error))
+    return found[0] if found else (str(error).splitlines() or [type(error).__name__])[0]
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except CapscopeError as problem:
+        sys.exit(str(problem))
