@@ -8,13 +8,15 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "capscope"
 
 # Each room may import itself and the rooms named here; docs/architecture.md explains why.
-FOUNDATION = {"errors", "files", "params", "tensors"}
+FOUNDATION = {"errors", "files", "params", "registry", "tensors"}
 ROOMS = {
     "errors": set(),
     "files": {"errors"},
     "params": {"errors"},
+    "registry": {"errors"},
     "tensors": {"errors", "files"},
-    "foreign": {"errors", "tensors"},
+    "pickled_arrays": {"errors"},
+    "foreign": {"errors", "tensors", "pickled_arrays"},
     "data": FOUNDATION,
     "features": FOUNDATION | {"data"},
     "relevance": FOUNDATION | {"data", "features"},
