@@ -1,4 +1,4 @@
-"""Reads a PyTorch file that others saved, in a process of its own: see `tensors.read_foreign`.
+"""Reads PyTorch files and pickled arrays of others, in a process of its own: `read_foreign`.
 
 ``python -m capscope.foreign FILE OUT`` writes the tensors of FILE to OUT (safetensors), with the
 structure that held them as JSON in its metadata. It ends with one line on stderr and code 1 if
@@ -16,10 +16,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from capscope.errors import CapscopeError
+from capscope.pickled_arrays import load_pickled_arrays
 from capscope.tensors import write_tensors
 
 GIGABYTE = 1 << 30
@@ -27,6 +29,10 @@ MEMORY_FACTOR = 4
 """Memory that reading may take, in sizes of the file, besides a gigabyte."""
 SECONDS = 300
 """Processor time that reading may take."""
+PICKLE = b"\x80"
+"""First byte of a pickle of protocol 2 or later; newer PyTorch files are zip archives."""
+TORCH_PICKLE = bytes.fromhex("80028a0a6cfc9c46f920")
+"""First bytes of older PyTorch files: protocol 2 and PyTorch's magic number."""
 IGNORED = (
     *(f"torch.optim.{name.lower()}.{name}" for name in ("Adam", "AdamW", "SGD", "RMSprop")),
     "torch.optim.lr_scheduler.StepLR",
@@ -59,7 +65,12 @@ def main(path: str, out: str) -> None:
 
 
 def load(path: str) -> Any:
-    """Load a PyTorch file with the unpickler that runs no code."""
+    """Load a PyTorch file, or a pickle of NumPy arrays, with unpicklers that run no code."""
+    with Path(path).open("rb") as stream:
+        start = stream.read(len(TORCH_PICKLE))
+        if start[:1] == PICKLE and start != TORCH_PICKLE:
+            stream.seek(0)
+            return load_pickled_arrays(stream)
     try:
         ignored = [(_Nothing, name) for name in IGNORED]
         known: list[Any] = [dict, (_empty, "collections.defaultdict"), *ignored]
@@ -91,6 +102,8 @@ def _limit(size: int) -> None:
 
 def _plain(node: Any, tensors: dict[str, Tensor], where: str) -> Any:
     """Describe `node` in JSON and collect its tensors; `where` names it in errors."""
+    if isinstance(node, np.ndarray):
+        node = torch.from_numpy(node)
     if isinstance(node, Tensor):
         name = f"{len(tensors)}"
         # Views share memory, which a safetensors file does not allow.

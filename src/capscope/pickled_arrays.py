@@ -1,0 +1,209 @@
+"""Reads pickles of NumPy arrays and plain data without unpickling them.
+
+Detector weights are published as a pickled dict of arrays. A pickle is a program for a small stack
+machine, some of whose instructions call any function by name. The machine here knows the
+instructions that build plain data, and builds arrays itself where NumPy's own functions are named;
+everything else ends the reading.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections.abc import Callable
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from capscope.errors import CapscopeError
+
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+EMPTY: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+NUMBERS_AND_TEXTS = {
+    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
+    *("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+}
+DTYPE = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|\?)")
+"""Types of numbers; objects, which hold anything, are not among them."""
+
+
+class _Named(NamedTuple):
+    """A function or class that a pickle names; it is never looked up."""
+
+    module: str
+    name: str
+
+
+class _Type:
+    """A NumPy dtype in the making."""
+
+    def __init__(self, name: str) -> None:
+        if not DTYPE.fullmatch(name):
+            raise CapscopeError(f"it holds values of type {name!r}, no numbers")
+        self.dtype = np.dtype(name)
+
+    def build(self, state: Any) -> None:
+        """Take the byte order, the second of the entries that NumPy keeps."""
+        self.dtype = self.dtype.newbyteorder(str(state[1]).replace("|", "="))
+
+
+class _Array:
+    """A NumPy array in the making."""
+
+    def __init__(self) -> None:
+        self.array = np.empty(0)
+
+    def build(self, state: Any) -> None:
+        """Take (version, shape, type, whether in Fortran's order, bytes)."""
+        *_, shape, kind, fortran, data = state
+        self.array = _array(data, kind, shape, "F" if fortran else "C")
+
+
+class _Mark:
+    """A place on the stack where a collection begins."""
+
+
+MARK = _Mark()
+
+
+def load_pickled_arrays(stream: IO[bytes]) -> Any:
+    """Return the dicts, lists, numbers, texts and NumPy arrays of a pickle (protocols 1 to 5).
+
+    Raises
+    ------
+    CapscopeError
+        It holds anything else, or is damaged.
+    """
+    try:
+        return _finished(_run(stream))
+    except CapscopeError:
+        raise
+    except MemoryError as error:
+        raise CapscopeError("reading it takes too much memory for its size") from error
+    except Exception as error:  # what a damaged pickle does to its own stack has no end of names
+        raise CapscopeError(f"it is damaged, or no pickle ({error})") from error
+
+
+def _run(stream: IO[bytes]) -> Any:
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    for opcode, argument, _ in pickletools.genops(stream):
+        name = opcode.name
+        if name in NUMBERS_AND_TEXTS:
+            stack.append(argument)
+        elif name in CONSTANTS:
+            stack.append(CONSTANTS[name])
+        elif name in EMPTY:
+            stack.append(EMPTY[name]())
+        elif name in TUPLES:
+            stack[-TUPLES[name] :] = [tuple(stack[-TUPLES[name] :])]
+        elif name in ("PROTO", "FRAME"):
+            pass
+        elif name == "MARK":
+            stack.append(MARK)
+        elif name == "POP":
+            stack.pop()
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name in ("TUPLE", "LIST", "DICT"):
+            items = _since_mark(stack)
+            made = {"TUPLE": tuple, "LIST": list, "DICT": _pairs}[name](items)
+            stack.append(made)
+        elif name in ("APPEND", "APPENDS"):
+            items = [stack.pop()] if name == "APPEND" else _since_mark(stack)
+            _a(list, stack[-1]).extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else _since_mark(stack)
+            _a(dict, stack[-1]).update(_pairs(items))
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name == "GLOBAL":
+            stack.append(_Named(*argument.split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            stack[-2:] = [_Named(*stack[-2:])]
+        elif name == "REDUCE":
+            stack[-2:] = [_called(*stack[-2:])]
+        elif name == "BUILD":
+            state = stack.pop()
+            _a((_Type, _Array), stack[-1]).build(state)
+        elif name == "STOP":
+            return stack.pop()
+        else:
+            raise CapscopeError(f"it holds more than arrays and plain data ({name})")
+    raise CapscopeError("it is cut short")
+
+
+def _called(function: Any, arguments: Any) -> Any:
+    """Return what a few functions of NumPy would; a pickle that names others is refused."""
+    named = _a(_Named, function)
+    place = named.module.replace("numpy._core", "numpy.core"), named.name
+    if place == ("numpy.core.multiarray", "_reconstruct"):
+        return _Array()
+    if place == ("numpy", "dtype"):
+        return _Type(_text(arguments[0]))
+    if place == ("numpy.core.multiarray", "scalar"):
+        return _array(arguments[1], arguments[0], (), "C").item()
+    if place == ("numpy.core.numeric", "_frombuffer"):
+        data, kind, shape, order = arguments
+        return _array(data, kind, shape, order)
+    if place == ("_codecs", "encode"):
+        return _bytes(arguments[0])
+    if place == ("__builtin__", "bytes") and not arguments:
+        return b""
+    if place == ("collections", "OrderedDict"):
+        return {key: value for pairs in arguments for key, value in pairs}
+    raise CapscopeError(
+        "it holds more than arrays and plain data, and a pickle can run code "
+        f"({named.module}.{named.name})"
+    )
+
+
+def _array(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    values = np.frombuffer(_bytes(data), _a(_Type, kind).dtype)
+    shaped = values.reshape(shape, order="F" if order == "F" else "C")
+    return shaped.astype(shaped.dtype.newbyteorder("="), copy=False)
+
+
+def _bytes(data: Any) -> Any:
+    """Return bytes; Python 2 has them as texts, of which each letter is one."""
+    return data.encode("latin-1") if isinstance(data, str) else data
+
+
+def _text(data: Any) -> str:
+    return data.decode("ascii") if isinstance(data, bytes) else _a(str, data)  # type: ignore[no-any-return]
+
+
+def _a(kind: Any, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise CapscopeError(f"it is damaged, or no pickle of arrays ({type(value).__name__})")
+    return value
+
+
+def _pairs(items: list[Any]) -> dict[Any, Any]:
+    return dict(zip(items[::2], items[1::2], strict=True))
+
+
+def _since_mark(stack: list[Any]) -> list[Any]:
+    place = max(i for i, item in enumerate(stack) if item is MARK)
+    items = stack[place + 1 :]
+    del stack[place:]
+    return items
+
+
+def _finished(node: Any) -> Any:
+    """Return `node` with its arrays in place; nothing unfinished is left."""
+    if isinstance(node, _Array):
+        return node.array
+    if isinstance(node, dict):
+        return {key: _finished(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)) and not isinstance(node, _Named):
+        return [_finished(item) for item in node]
+    if isinstance(node, (_Named, _Type, _Mark)):
+        raise CapscopeError("it holds more than arrays and plain data, and a pickle can run code")
+    return node
