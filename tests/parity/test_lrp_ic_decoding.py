@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from image_networks import GOLDEN, Golden
-from original_gridtd import captioner_of, features_of
+from original_captioners import captioner_of, features_of
 
 from capscope.data.vocabulary import Vocabulary
 from capscope.decoding.beam import beam_search

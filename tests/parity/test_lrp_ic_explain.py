@@ -5,12 +5,12 @@ import re
 import pytest
 import torch
 from image_networks import Golden
-from original_gridtd import captioner_of, cells, close
+from original_captioners import captioner_of, cells, close
 from torch import Tensor
 
 from capscope.features.visual import Features
-from capscope.importers.lrp_ic import with_doubled_bias
 from capscope.models.gridtd import GridTD
+from capscope.models.published import with_doubled_bias
 from capscope.relevance.backward import WordRelevance, word_relevance
 from capscope.relevance.recursion import gridtd_lrp
 from capscope.relevance.reweighting import normalise_relevance

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from image_networks import Golden
-from original_gridtd import close
+from original_captioners import close
 from torch import nn
 
 from capscope.relevance import operations as ops

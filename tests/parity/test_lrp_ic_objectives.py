@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from image_networks import Golden
-from original_gridtd import captioner_of, features_of
-from test_lrp_ic_gridtd import gradients_agree, live_features, neutral_words
+from original_captioners import captioner_of, features_of
+from test_lrp_ic_captioners import gradients_agree, live_features, neutral_words
 from torch import Tensor
 
 from capscope.decoding.sampling import argmax, given, roll_out

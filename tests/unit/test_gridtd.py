@@ -6,7 +6,7 @@ from torch import Tensor
 
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
-from capscope.importers.lrp_ic import gridtd_from_original
+from capscope.importers.lrp_ic import from_original
 from capscope.models import build
 from capscope.models.captioner import select_rows
 from capscope.models.gridtd import GridTD
@@ -126,8 +126,8 @@ def test_all_parameters_learn() -> None:
 
 
 def test_a_checkpoint_of_something_else_is_refused() -> None:
-    with pytest.raises(CapscopeError, match=r"not a gridTD checkpoint.*img_projector\.weight"):
-        gridtd_from_original({"fc.weight": torch.zeros(2, 2)})
+    with pytest.raises(CapscopeError, match=r"no checkpoint of gridtd.*img_projector\.weight"):
+        from_original("gridtd", {"fc.weight": torch.zeros(2, 2)})
 
 
 def test_an_unknown_source_of_the_global_feature_is_refused() -> None:

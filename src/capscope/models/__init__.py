@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from capscope.errors import CapscopeError
+from capscope.registry import find_class
 
 if TYPE_CHECKING:
     from capscope.models.captioner import Captioner
 
 CAPTIONERS = {
+    "adaptive": "capscope.models.adaptive:Adaptive",
+    "aoa": "capscope.models.aoa:AoA",
     "gridtd": "capscope.models.gridtd:GridTD",
 }
 
 
 def captioner_class(name: str) -> type[Captioner]:
     """Return the class of a captioner by its name in `CAPTIONERS`."""
-    if name not in CAPTIONERS:
-        raise CapscopeError(f"unknown captioner {name!r}; there are: {', '.join(CAPTIONERS)}")
-    module, attribute = CAPTIONERS[name].split(":")
-    found: type[Captioner] = getattr(import_module(module), attribute)
+    found: type[Captioner] = find_class(CAPTIONERS, name, "captioner")
     return found
+
+
+def configure(name: str, kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `settings`, those that are missing or None taken from the kind of visual features.
+
+    Parameters
+    ----------
+    name : str
+        A captioner in `CAPTIONERS`.
+    kind : str
+        grid or regions.
+    settings : mapping
+        Constructor arguments, as in ``systems.<name>.model`` of the parameters.
+    """
+    given = {key: value for key, value in settings.items() if value is not None}
+    return {**captioner_class(name).by_kind.get(kind, {}), **given}
 
 
 def build(name: str, **config: Any) -> Captioner:

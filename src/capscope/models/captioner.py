@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -54,6 +55,8 @@ class Captioner(nn.Module, ABC):
     """
 
     vocabulary_size: int
+    by_kind: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Constructor arguments that follow from the kind of visual features (grid, regions)."""
 
     @abstractmethod
     def project(self, features: Features) -> Tensor:

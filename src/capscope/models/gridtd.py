@@ -5,8 +5,8 @@ Source: Sun, Lapuschkin, Samek, Binder 2022 (arXiv 2001.01037; "Ada-LSTM" in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,11 @@ class GridTD(SumCaptioner):
         As published: scalar broadcast in the attention, padded regions take part, and the
         summands for LRP fine-tuning have a sentinel gate of the new h1 and no dropout.
     """
+
+    by_kind: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "grid": {"global_from": "features"},
+        "regions": {"global_from": "projected"},
+    }
 
     def __init__(
         self,

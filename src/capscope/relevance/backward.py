@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from capscope.features.visual import Features
-from capscope.relevance.operations import Pass, relevance_mode, weighting_ratio
+from capscope.relevance.operations import Pass, columns_of, relevance_mode, weighting_ratio
 from capscope.relevance.rules import Rules
 
 if TYPE_CHECKING:
@@ -41,6 +41,21 @@ class WordRelevance(NamedTuple):
     """(B, T, N) or (B, T, heads, N) attention weights of the same pass."""
 
 
+class Multipliers(NamedTuple):
+    """What relevance is a multiple of, for T words of B captions; by derivatives: gradients."""
+
+    cells: Tensor
+    """(B, T, N, D) of the visual features; (B, T, 1, D) if summed over them."""
+    words: Tensor
+    """(B, T, T, E) of the embedded input i for word t."""
+    embedded: Tensor
+    """(B, T, E) the embedded inputs."""
+    logits: Tensor
+    """(B, T) the explained logits."""
+    attention: Tensor | None
+    """(B, T, N) or (B, T, heads, N) attention weights of the same pass."""
+
+
 def word_relevance(
     captioner: Captioner, features: Features, word_ids: Tensor, rules: Rules
 ) -> WordRelevance:
@@ -59,12 +74,41 @@ def word_relevance(
         If `Rules.times_input` is False, `features` and `words` are multipliers (derivatives;
         `words` their sum over the embedding) and `absorbed` has no meaning.
     """
+    found = word_multipliers(captioner, features, word_ids, rules)
+    relevance, words = found.cells, found.words
+    if rules.times_input:
+        relevance.mul_(features.cells.detach().unsqueeze(1))
+        words = words * found.embedded.unsqueeze(1)
+    words = words.sum(-1)
+    absorbed = found.logits - relevance.sum((2, 3)) - words.sum(2)
+    return WordRelevance(relevance, words, found.logits, absorbed, found.attention)
+
+
+def word_multipliers(
+    captioner: Captioner,
+    features: Features,
+    word_ids: Tensor,
+    rules: Rules,
+    *,
+    summed: bool = False,
+) -> Multipliers:
+    """Return what `word_relevance` multiplies inputs with, or sums up for gradients.
+
+    With `summed`, multipliers of the visual features come summed over them; the sum is taken before
+    the projection, which saves a product of all features for every word.
+    """
     inputs, explained = word_ids[:, :-1], word_ids[:, 1:]
-    cells = features.cells.detach().requires_grad_()
+    cells = features.cells.detach()
+    leaf = cells.new_zeros(len(cells), 1, cells.shape[2]) if summed else cells
+    leaf.requires_grad_()
+    if summed:
+        cells = cells + leaf
     training = captioner.training
     captioner.eval()
     try:
         with relevance_mode(rules) as record:
+            if summed:
+                record.cells, record.shift = cells, leaf
             hidden = captioner.hidden(features._replace(cells=cells), inputs)
             logits = captioner.readout(hidden.values, explained)
     finally:
@@ -72,16 +116,15 @@ def word_relevance(
 
     embedded = torch.cat(record.words, 1)
     to_words, to_memory = _decoder_stage(record, logits)
-    to_cells = _encoder_stage(record, cells, to_memory)
-    if rules.times_input:
-        to_words = to_words * embedded.detach()
-        to_cells.mul_(cells.detach())
-    words = to_words.sum(-1).transpose(0, 1)
-    relevance = to_cells.transpose(0, 1)
-    logits = logits.detach()
-    absorbed = logits - relevance.sum((2, 3)) - words.sum(2)
+    to_cells = _encoder_stage(record, leaf, to_memory, features.cells.numel())
     attention = None if hidden.attention is None else hidden.attention.detach()
-    return WordRelevance(relevance, words, logits, absorbed, attention)
+    return Multipliers(
+        to_cells.transpose(0, 1),
+        to_words.transpose(0, 1),
+        embedded.detach(),
+        logits.detach(),
+        attention,
+    )
 
 
 def _decoder_stage(record: Pass, logits: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -91,19 +134,16 @@ def _decoder_stage(record: Pass, logits: Tensor) -> tuple[Tensor, list[Tensor]]:
     seeds = seeds.unsqueeze(1).expand(steps, batch, steps)
     leaves = [leaf for _, leaf in record.borders]
     results = [context.result for context in record.contexts]
-    multipliers = _pull([logits], [*record.words, *results, *leaves], [seeds])
-    first, last = len(record.words), len(record.words) + len(results)
-    words = [
-        _or_zeros(multiplier, embedded, steps)
-        for multiplier, embedded in zip(multipliers[:first], record.words, strict=True)
-    ]
-    arrived = multipliers[first:last]
+    copies = [copy.leaves for copy in record.copies]
+    pulled = iter(_pull([logits], [*record.words, *results, *copies, *leaves], [seeds]))
+    words = [_or_zeros(next(pulled), embedded, steps) for embedded in record.words]
+    arrived = [next(pulled) for _ in results]
+    fed = [next(pulled) for _ in copies]
     memory = []
-    for leaf, direct in zip(leaves, multipliers[last:], strict=True):
-        spread = _spread(record, leaf, arrived)
-        if spread is not None and direct is not None:
-            spread = spread + direct
-        memory.append(_or_zeros(direct if spread is None else spread, leaf, steps))
+    for leaf, direct in zip(leaves, pulled, strict=True):
+        parts = [direct, _spread(record, leaf, arrived), _kept(record, leaf, fed)]
+        found = [part for part in parts if part is not None]
+        memory.append(_or_zeros(sum(found[1:], found[0]) if found else None, leaf, steps))
     return torch.cat(words, 2), memory
 
 
@@ -120,15 +160,32 @@ def _spread(record: Pass, values: Tensor, arrived: Sequence[Tensor | None]) -> T
     result = torch.cat([context.result for context, _ in pairs], 1).detach()
     weights = torch.cat([context.weights for context, _ in pairs], 1)
     ratio = weighting_ratio(result, "context", record.rules)
-    return weights.transpose(1, 2) @ (multiplier if ratio is None else multiplier * ratio)
+    if ratio is not None:
+        multiplier = multiplier * ratio
+    if weights.dim() == 3:
+        return weights.transpose(1, 2) @ multiplier
+    if record.rules.head is not None:
+        multiplier = multiplier * columns_of(result, weights, record.rules.head)
+    heads = multiplier.unflatten(-1, (weights.shape[2], -1)).transpose(2, 3)
+    return (weights.permute(0, 2, 3, 1) @ heads).transpose(2, 3).flatten(3)
 
 
-def _encoder_stage(record: Pass, cells: Tensor, memory: Sequence[Tensor]) -> Tensor:
-    """Return multipliers of the visual features (T, B, N, D) from those of the memory."""
+def _kept(record: Pass, source: Tensor, fed: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the multiplier (T, B, 1, X) of a tensor of which one step's copy counts."""
+    for copy, multiplier in zip(record.copies, fed, strict=True):
+        if copy.source is source and multiplier is not None:
+            if copy.kept == "first":
+                return multiplier[:, :, :1]
+            return multiplier.diagonal(dim1=0, dim2=2).permute(2, 0, 1).unsqueeze(2)
+    return None
+
+
+def _encoder_stage(record: Pass, leaf: Tensor, memory: Sequence[Tensor], numbers: int) -> Tensor:
+    """Return multipliers of the visual features (T, B, N, D), `numbers` a word, or of their sum."""
     origins = [origin for origin, _ in record.borders]
-    portion = max(1, STAGE_2_NUMBERS // cells.numel())
-    (multiplier,) = _pull(origins, [cells], memory, portion)
-    return _or_zeros(multiplier, cells, memory[0].shape[0])
+    portion = max(1, STAGE_2_NUMBERS // numbers)
+    (multiplier,) = _pull(origins, [leaf], memory, portion)
+    return _or_zeros(multiplier, leaf, memory[0].shape[0])
 
 
 def _pull(

@@ -19,10 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from capscope.errors import CapscopeError
 from capscope.relevance.rules import Rules
 
 Sum = Literal["linear", "addition", "mean", "context", "normalisation"]
 Function = Callable[[Tensor], Tensor]
+Kept = Literal["own", "first"]
 
 
 @dataclass
@@ -32,6 +34,15 @@ class Context:
     weights: Tensor
     values: Tensor
     result: Tensor
+
+
+@dataclass
+class Copies:
+    """A memory tensor that is fed at each step, where only one step's multiplier counts."""
+
+    source: Tensor
+    leaves: Tensor
+    kept: Kept
 
 
 @dataclass
@@ -46,12 +57,21 @@ class Pass:
         Memory tensors as computed from the features, and the leaves that stand for them.
     contexts : list of Context
         Attention-weighted sums over the memory, leaves as well.
+    cells, shift : Tensor (B, N, D), (B, 1, D) or None
+        The visual features, and a leaf of zeros that is added to each of them: what arrives at it
+        is the sum over features. Linear layers project it apart, so that the sum is taken before
+        their backward product instead of behind it.
+    copies : list of Copies
+        Memory tensors of which each step has a leaf of its own.
     """
 
     rules: Rules
     words: list[Tensor] = field(default_factory=list)
     borders: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     contexts: list[Context] = field(default_factory=list)
+    cells: Tensor | None = None
+    shift: Tensor | None = None
+    copies: list[Copies] = field(default_factory=list)
 
 
 _current: ContextVar[Pass | None] = ContextVar("relevance pass", default=None)
@@ -88,20 +108,27 @@ def denominator(z: Tensor, epsilon: float) -> Tensor:
     return torch.where(z < 0, z - epsilon, z + epsilon)
 
 
-def weighting_ratio(z: Tensor, kind: Sum, rules: Rules) -> Tensor | None:
-    """Return z / den(z), by which the multiplier of a weighted sum is scaled; None if by 1."""
+def weighting_ratio(
+    z: Tensor, kind: Sum, rules: Rules, divisor: Tensor | None = None
+) -> Tensor | None:
+    """Return z / den(z), by which the multiplier of a weighted sum is scaled; None if by 1.
+
+    With `divisor`, z / den(divisor) (published errors).
+    """
     if getattr(rules, kind) == "derivative":
         return None
+    if divisor is not None:
+        return z / denominator(divisor, rules.epsilon)
     if rules.epsilon == 0:  # the limit; a sum of exactly 0 has no relevance to pass on
         return (z != 0).to(z.dtype)
     return z / denominator(z, rules.epsilon)
 
 
-def stabilise(z: Tensor, kind: Sum) -> Tensor:
+def stabilise(z: Tensor, kind: Sum, divisor: Tensor | None = None) -> Tensor:
     """Finish a weighted sum: `z` itself, with its rule attached."""
     record = _current.get()
     if record is not None and z.requires_grad:
-        ratio = weighting_ratio(z.detach(), kind, record.rules)
+        ratio = weighting_ratio(z.detach(), kind, record.rules, divisor)
         if ratio is not None:
             z.register_hook(ratio.mul)  # type: ignore[no-untyped-call]
     return z
@@ -138,6 +165,22 @@ class _Activation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
         return gradients[0] if ctx.ratio is None else gradients[0] * ctx.ratio, None, None
+
+
+class _Guided(torch.autograd.Function):
+    """A rectifier whose backward lets positive multipliers through, where it is open."""
+
+    @staticmethod
+    def forward(z: Tensor) -> Tensor:
+        return torch.relu(z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.open = output > 0
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Tensor:
+        return torch.where(ctx.open, gradients[0].clamp(min=0), 0.0)
 
 
 class _Standardised(torch.autograd.Function):
@@ -179,12 +222,28 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gates: int = 0
         size = weight.shape[0] // gates
         carried: Tensor = _Carried.apply(x, weight, bias, slice(2 * size, 3 * size))
         return carried
+    if x is record.cells and record.shift is not None:
+        return F.linear(x.detach(), weight, bias) + F.linear(record.shift, weight)
     return F.linear(x, weight, bias)
 
 
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """Apply a linear layer."""
-    return stabilise(affine(x, layer.weight, layer.bias), "linear")
+def linear(layer: nn.Linear, x: Tensor, name: str | None = None) -> Tensor:
+    """Apply a linear layer; one that the rules name in `divisors` is divided by W x alone."""
+    z = affine(x, layer.weight, layer.bias)
+    return stabilise(z, "linear", z.detach() - layer.bias.detach() if divided(name) else None)
+
+
+def divided(name: str | None) -> bool:
+    """Return whether the rules share out the sum `name` by another divisor than the sum."""
+    record = _current.get()
+    return record is not None and name in record.rules.divisors
+
+
+def gated_linear(layer: nn.Linear, x: Tensor, gate: nn.Linear, by: Tensor) -> Tensor:
+    """Return sigma(gate(by)) * layer(x): a gated linear unit (Dauphin et al. 2017)."""
+    with constant("gate"):
+        opened = torch.sigmoid(affine(by, gate.weight, gate.bias))
+    return opened * linear(layer, x)
 
 
 def selected_linear(layer: nn.Linear, x: Tensor, ids: Tensor) -> Tensor:
@@ -226,8 +285,20 @@ def tanh(z: Tensor) -> Tensor:
     return _activation(z, torch.tanh, "activation", slope=1.0)
 
 
+def candidate(z: Tensor, name: str | None = None) -> Tensor:
+    """Return tanh of a weighted sum; one that the rules name in `divisors` is divided by tanh."""
+    if not divided(name):
+        return tanh(stabilise(z, "linear"))
+    activated: Tensor = _Activation.apply(z, torch.tanh, None)
+    return stabilise(activated, "linear")
+
+
 def relu(z: Tensor) -> Tensor:
     """Rectifier."""
+    record = _current.get()
+    if record is not None and record.rules.rectifier == "guided":
+        guided: Tensor = _Guided.apply(z)
+        return guided
     return _activation(z, torch.relu, "rectifier", slope=0.0)
 
 
@@ -244,19 +315,57 @@ def _activation(
 
 
 def attend(weights: Tensor, values: Tensor) -> Tensor:
-    """Return attention-weighted sums of values: (B, K, N), (B, N, H) -> (B, K, H).
+    """Return attention-weighted sums of values (B, N, H) for K queries: (B, K, H).
+
+    Weights are (B, K, N), or (B, K, heads, N): each head then sums its own block of columns.
 
     With constant weights over the memory, in relevance mode, the result is a leaf of the graph:
     backward collects the multipliers of all steps and spreads them over the values in one product.
     """
     record = _current.get()
-    if record is None or record.rules.attention == "derivative":
-        return stabilise(weights @ values, "context")
-    if not any(values is leaf for _, leaf in record.borders):
-        return stabilise(weights.detach() @ values, "context")
-    result = (weights @ values.detach()).requires_grad_()
-    record.contexts.append(Context(weights, values, result))
-    return result
+    if record is None:
+        return weighted_sums(weights, values)
+    if record.rules.attention == "constant":
+        weights = weights.detach()
+        if any(values is leaf for _, leaf in record.borders):
+            result = weighted_sums(weights, values.detach()).requires_grad_()
+            record.contexts.append(Context(weights, values, result))
+            return result
+    result = stabilise(weighted_sums(weights, values), "context")
+    if weights.dim() == 3 or record.rules.head is None:
+        return result
+    return torch.where(columns_of(result, weights, record.rules.head), result, result.detach())
+
+
+def weighted_sums(weights: Tensor, values: Tensor) -> Tensor:
+    """Return sums of values (B, N, H) by weights (B, K, N) or (B, K, heads, N): (B, K, H)."""
+    if weights.dim() == 3:
+        return weights @ values
+    heads = values.unflatten(-1, (weights.shape[2], -1)).transpose(1, 2)
+    return (weights.transpose(1, 2) @ heads).transpose(1, 2).flatten(2)
+
+
+def columns_of(context: Tensor, weights: Tensor, head: int) -> Tensor:
+    """Return which columns of a context (..., H) belong to a head of weights (B, K, heads, N)."""
+    heads = weights.shape[2]
+    if not 0 <= head < heads:
+        raise CapscopeError(f"head {head} does not exist: this captioner has {heads} heads")
+    size = context.shape[-1] // heads
+    return torch.arange(context.shape[-1], device=context.device) // size == head
+
+
+def each_step(x: Tensor, steps: int, name: str, kept: Kept) -> Tensor:
+    """Return a memory tensor (B, 1, X) as it is fed at each of T steps: (B, T, X).
+
+    Where the rules cut `name`, the multiplier of one step alone counts: that of the step which
+    says the explained word (`own`), or that of the first.
+    """
+    record = _current.get()
+    if record is None or name not in record.rules.cuts or not x.requires_grad:
+        return x.expand(-1, steps, -1)
+    leaves = x.detach().repeat(1, steps, 1).requires_grad_()
+    record.copies.append(Copies(x, leaves, kept))
+    return leaves
 
 
 def embedding(table: nn.Embedding, word_ids: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Literal
 
 Weighting = Literal["epsilon", "derivative"]
 Factor = Literal["constant", "derivative"]
-Activation = Literal["secant", "derivative", "pass"]
+Activation = Literal["secant", "derivative", "pass", "guided"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class Rules:
       product gets all of it.
     - ``secant``: an activation a(z) gives m_z = m_a a(z) / z: relevance passes unchanged.
     - ``pass``: m_z = m_a, as if the activation were not there.
+    - ``guided``: m_z = max(m_a, 0) where a(z) > 0, else 0 (guided backpropagation; rectifiers).
 
     Attributes
     ----------
@@ -39,11 +40,15 @@ class Rules:
         True: the result is relevance x * m. False: it is m itself (gradients).
     epsilon : float
         The stabiliser, in units of the pre-activations.
+    head : int or None
+        Multi-head attention carries back the values of this head alone; None: of all heads.
     cuts : frozenset of str
         Named connections of a captioner that carry nothing back (published omissions).
+    divisors : frozenset of str
+        Named sums of a captioner that share out relevance by another divisor (published errors).
 
-    Sources: Bach et al. 2015 (epsilon rule), Arras et al. 2017 (gates as constants), Sun et al.
-    2022 (captioners).
+    Sources: Bach et al. 2015 (epsilon rule), Arras et al. 2017 (gates as constants), Springenberg
+    et al. 2015 (guided backpropagation), Sun et al. 2022 (captioners).
     """
 
     linear: Weighting = "epsilon"
@@ -58,16 +63,32 @@ class Rules:
     rectifier: Activation = "secant"
     times_input: bool = True
     epsilon: float = 0.01
+    head: int | None = None
     cuts: frozenset[str] = field(default_factory=frozenset)
+    divisors: frozenset[str] = field(default_factory=frozenset)
 
 
-H1_RECURRENCE = "h1 recurrence"
-"""The connection h1(t-1) -> attention LSTM(t) of two-LSTM captioners."""
+H1_RECURRENCE = "gridTD: h1 to the next step"
+"""The connection h1(t-1) -> attention LSTM(t)."""
+CELL_RECURRENCE = "AoA: cell to the next step"
+"""The connection c(t-1) -> c(t)."""
+GLOBAL_BEFORE = "adaptive: global feature of earlier steps"
+"""The global feature at all steps but the one that says the explained word."""
+GLOBAL_LATER = "AoA: global feature of later steps"
+"""The global feature at all steps but the first."""
+CANDIDATE_OUTPUT = "adaptive: candidate"
+"""The LSTM's candidate is divided by tanh(z) in place of z."""
+BIAS_LEFT_OUT = "adaptive: projections"
+"""The projections of visual features are divided by W x in place of W x + b."""
 
 LRP = Rules()
 """Layer-wise relevance propagation: epsilon rule, gates and attention weights as constants."""
-LRP_AS_PUBLISHED = replace(LRP, cuts=frozenset({H1_RECURRENCE}))
-"""LRP of Sun et al. 2022 as programmed: it loses what reaches h1 from the next step."""
+LRP_AS_PUBLISHED = replace(
+    LRP,
+    cuts=frozenset({H1_RECURRENCE, CELL_RECURRENCE, GLOBAL_BEFORE}),
+    divisors=frozenset({CANDIDATE_OUTPUT, BIAS_LEFT_OUT}),
+)
+"""LRP of Sun et al. 2022 as programmed, with what each captioner's explainer omits."""
 GRADIENT = Rules(
     linear="derivative",
     addition="derivative",
@@ -84,11 +105,13 @@ GRADIENT = Rules(
 """The derivative of the logit."""
 GRADIENT_X_INPUT = replace(GRADIENT, times_input=True)
 """The derivative of the logit times the input."""
+GUIDED = replace(GRADIENT, rectifier="guided")
+"""The derivative of the logit, of which rectifiers let only the positive part through."""
 GRADIENT_AS_PUBLISHED = replace(
     GRADIENT,
     sentinel="constant",
     attention="constant",
     rectifier="pass",
-    cuts=frozenset({H1_RECURRENCE}),
+    cuts=frozenset({H1_RECURRENCE, GLOBAL_LATER}),
 )
-"""The gradient family of Sun et al. 2022: constant attention, rectifiers ignored, h1 cut."""
+"""The gradient family of Sun et al. 2022: constant attention, rectifiers ignored, omissions."""

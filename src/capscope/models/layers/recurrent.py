@@ -35,10 +35,19 @@ class LSTM(nn.Module):
         Sizes of the input vectors, in the order of the weight's columns.
     hidden : int
     sentinel : bool
+    candidate : str or None
+        Name of the candidate in the published errors (`Rules.divisors`).
     """
 
-    def __init__(self, inputs: Sequence[int], hidden: int, sentinel: bool = False) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        hidden: int,
+        sentinel: bool = False,
+        candidate: str | None = None,
+    ) -> None:
         super().__init__()
+        self.candidate = candidate
         self.gates = 5 if sentinel else 4
         self.columns = [slice(*ends) for ends in pairwise(accumulate(inputs, initial=0))]
         rows = self.gates * hidden
@@ -70,7 +79,7 @@ class LSTM(nn.Module):
         """
         recurrent = ops.affine(h, self.weight_hh, self.bias_hh, self.gates)
         z = (projected + recurrent).chunk(self.gates, -1)
-        candidate = ops.tanh(ops.stabilise(z[CANDIDATE], "linear"))
+        candidate = ops.candidate(z[CANDIDATE], self.candidate)
         with ops.constant("gate"):
             i, f, o = (torch.sigmoid(z[gate]) for gate in (INPUT, FORGET, OUTPUT))
         c = ops.add(f * c, i * candidate)
