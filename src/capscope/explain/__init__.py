@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from capscope.errors import CapscopeError
+from capscope.registry import find_class
 
 if TYPE_CHECKING:
     from capscope.explain.explainer import Explainer
@@ -14,9 +13,14 @@ EXPLAINERS = {
     "lrp": "capscope.explain.lrp:LRP",
     "attention": "capscope.explain.attention:Attention",
     "attention_lrp": "capscope.explain.attention:AttentionThenLRP",
+    "attention_rollout": "capscope.explain.attention_rollout:AttentionRollout",
     "gradcam": "capscope.explain.gradcam:GradCAM",
+    "guided_gradcam": "capscope.explain.guided_gradcam:GuidedGradCAM",
+    "gradient": "capscope.explain.gradient:Gradient",
+    "guided_backprop": "capscope.explain.guided_backprop:GuidedBackprop",
     "gradient_x_input": "capscope.explain.gradient_x_input:GradientXInput",
     "gradient_lrp": "capscope.explain.gradient_x_input:GradientThenLRP",
+    "integrated_gradients": "capscope.explain.integrated_gradients:IntegratedGradients",
     "feature_norm": "capscope.explain.controls:FeatureNorm",
     "random_decoder": "capscope.explain.controls:RandomDecoder",
     "initial_decoder": "capscope.explain.controls:InitialDecoder",
@@ -25,8 +29,5 @@ EXPLAINERS = {
 
 def explainer_class(name: str) -> type[Explainer]:
     """Return the class of an explainer by its name in `EXPLAINERS`."""
-    if name not in EXPLAINERS:
-        raise CapscopeError(f"unknown explainer {name!r}; there are: {', '.join(EXPLAINERS)}")
-    module, attribute = EXPLAINERS[name].split(":")
-    found: type[Explainer] = getattr(import_module(module), attribute)
+    found: type[Explainer] = find_class(EXPLAINERS, name, "explainer")
     return found

@@ -10,13 +10,13 @@ from torch import Tensor
 from capscope.errors import CapscopeError
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
-from capscope.explain.pixels import relevance_to_pixels
-from capscope.explain.raster import enlarge
+from capscope.explain.pixels import enlarged, relevance_to_pixels
 from capscope.features.visual import Features
+from capscope.models.captioner import Hidden
 
 
 class Attention(Explainer):
-    """Raw attention weights, averaged over heads; pixels by bilinear enlarging."""
+    """Raw attention weights, averaged over heads or of one; pixels by bilinear enlarging."""
 
     name: ClassVar[str] = "attention"
     title: ClassVar[str] = "attention"
@@ -27,21 +27,38 @@ class Attention(Explainer):
     ) -> Explanation:
         """Return the attention weights of all words; see `Explainer.explain`."""
         with torch.no_grad():
-            weights = self.subject.captioner.hidden(features, word_ids[:, :-1]).attention
-        if weights is None:
-            raise CapscopeError(
-                f"{type(self.subject.captioner).__name__} has no attention over visual features: "
-                "choose another explainer"
-            )
-        if weights.dim() == 4:
-            weights = weights.mean(2)
+            hidden = self.subject.captioner.hidden(features, word_ids[:, :-1])
+        weights = self.weights(hidden)
         pixels = None if images is None else self.to_pixels(images, features, weights)
         return Explanation(weights, pixels=pixels).within(lengths)
 
+    def weights(self, hidden: Hidden) -> Tensor:
+        """Return the weights (B, T, N) of a teacher-forced pass.
+
+        Raises
+        ------
+        CapscopeError
+            If the captioner has no attention, or not the head that was asked for.
+        """
+        weights, captioner = hidden.attention, type(self.subject.captioner).__name__
+        if weights is None:
+            raise CapscopeError(
+                f"{captioner} has no attention over visual features: choose another explainer"
+            )
+        if weights.dim() == 3:
+            weights = weights.unsqueeze(2)
+        if self.head is None:
+            return weights.mean(2)
+        if not 0 <= self.head < weights.shape[2]:
+            raise CapscopeError(
+                f"head {self.head} does not exist: {captioner} has {weights.shape[2]} of them, "
+                "counted from 0"
+            )
+        return weights[:, :, self.head]
+
     def to_pixels(self, images: Tensor, features: Features, weights: Tensor) -> Tensor:
         """Return maps (B, T, S, S) of attention weights (B, T, N) over images (B, 3, S, S)."""
-        maps = weights.reshape(*weights.shape[:2], *self.subject.network.grid)
-        return enlarge(maps, images.shape[-1])
+        return enlarged(self.subject, weights, images.shape[-1], parity=self.parity)
 
 
 class AttentionThenLRP(Attention):

@@ -7,7 +7,7 @@ need no model; see `capscope.benchmarks.baselines`.
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -61,8 +61,8 @@ class RandomDecoder(LRP):
     title: ClassVar[str] = "LRP, random decoder"
     control: ClassVar[bool] = True
 
-    def __init__(self, subject: Subject, epsilon: float = 0.01) -> None:
-        super().__init__(subject, epsilon)
+    def __init__(self, subject: Subject, *options: Any, **named: Any) -> None:
+        super().__init__(subject, *options, **named)
         self.untrained = deepcopy(subject.captioner)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)

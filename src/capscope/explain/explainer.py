@@ -20,6 +20,13 @@ class Explainer(ABC):
     subject : Subject
     epsilon : float
         Stabiliser of the epsilon rule, for methods that propagate relevance.
+    steps : int
+        Points of a path integral, for integrated gradients.
+    head : int or None
+        The head of multi-head attention that is explained, for raw attention and for what is
+        published (which explains one at a time); None: all of them.
+    parity : bool
+        As published by Sun et al. 2022, quirks included; docs/explainers.md says what is different.
 
     Attributes
     ----------
@@ -36,9 +43,20 @@ class Explainer(ABC):
     sign: ClassVar[Literal["signed", "positive"]] = "signed"
     control: ClassVar[bool] = False
 
-    def __init__(self, subject: Subject, epsilon: float = 0.01) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        epsilon: float = 0.01,
+        *,
+        steps: int = 16,
+        head: int | None = None,
+        parity: bool = False,
+    ) -> None:
         self.subject = subject
         self.epsilon = epsilon
+        self.steps = steps
+        self.head = head
+        self.parity = parity
 
     @abstractmethod
     def explain(

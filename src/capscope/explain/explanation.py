@@ -35,6 +35,20 @@ class Explanation:
     pixels: Tensor | None = None
     conservation: dict[str, Tensor] = field(default_factory=dict)
 
+    def as_published(self, accumulate: bool = False) -> Explanation:
+        """Return words over their largest relevance; the pixels of a word may be a running sum.
+
+        The published program divides what preceding words get by its largest absolute value and,
+        for LRP, never clears the image's gradient between words (Sun et al. 2022).
+        """
+        words, pixels = self.words, self.pixels
+        if words is not None:
+            largest = words.abs().amax(-1, keepdim=True)
+            words = words / torch.where(largest == 0, 1.0, largest)
+        if pixels is not None and accumulate:
+            pixels = pixels.cumsum(1)
+        return replace(self, words=words, pixels=pixels)
+
     def within(self, lengths: Tensor) -> Explanation:
         """Set everything beyond the `lengths` (B,) of the captions to zero."""
         said = torch.arange(self.grid.shape[1]) < lengths.unsqueeze(1)

@@ -11,12 +11,15 @@ from capscope.explain.explanation import Explanation
 from capscope.explain.lrp import propagated
 from capscope.explain.pixels import gradient_to_pixels
 from capscope.features.visual import Features
-from capscope.relevance.backward import word_relevance
+from capscope.relevance.backward import word_multipliers, word_relevance
 from capscope.relevance.rules import GRADIENT, GRADIENT_X_INPUT
 
 
 class GradientXInput(Explainer):
-    """Gradient of the logit times the features, times embedded words, times the pixels."""
+    """Gradient of the logit times the features, times embedded words, times the pixels.
+
+    A. Shrikumar et al., "Not just a black box", 2016.
+    """
 
     name: ClassVar[str] = "gradient_x_input"
     title: ClassVar[str] = "gradient x input"
@@ -25,12 +28,14 @@ class GradientXInput(Explainer):
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
     ) -> Explanation:
         """Explain all words of all captions; see `Explainer.explain`."""
-        found = word_relevance(self.subject.captioner, features, word_ids, GRADIENT_X_INPUT)
+        found = word_multipliers(self.subject.captioner, features, word_ids, GRADIENT)
+        grid = (found.cells * features.cells.unsqueeze(1)).sum(-1)
+        words = (found.words * found.embedded.unsqueeze(1)).sum(-1)
         pixels = None
         if images is not None:
-            gradient = word_relevance(self.subject.captioner, features, word_ids, GRADIENT)
-            pixels = gradient_to_pixels(self.subject, images, gradient.features)
-        return Explanation(found.features.sum(-1), found.words, pixels).within(lengths)
+            gradient = gradient_to_pixels(self.subject, images, found.cells)
+            pixels = (gradient * images.unsqueeze(1)).sum(2)
+        return Explanation(grid, words, pixels).within(lengths)
 
 
 class GradientThenLRP(Explainer):

@@ -12,14 +12,17 @@ from capscope.explain.explanation import Explanation
 from capscope.explain.pixels import relevance_to_pixels
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
-from capscope.relevance import rules
+from capscope.models.published import with_doubled_bias
+from capscope.relevance import image_rules, rules
 from capscope.relevance.backward import WordRelevance, word_relevance
 
 
 class LRP(Explainer):
     """LRP with the epsilon rule in the decoder and alpha-beta (1, 0) in the image network.
 
-    Gates and attention weights are constants (Arras et al. 2017; Sun et al. 2022).
+    Gates and attention weights are constants (Arras et al. 2017; Sun et al. 2022). With parity,
+    what the published program loses is lost, one bias of an LSTM counts twice, and the image of a
+    word has the images of all words before it added to it.
     """
 
     name: ClassVar[str] = "lrp"
@@ -27,15 +30,20 @@ class LRP(Explainer):
 
     def explained(self) -> Captioner:
         """Return the captioner whose logits are explained."""
-        return self.subject.captioner
+        captioner = self.subject.captioner
+        return with_doubled_bias(captioner) if self.parity else captioner
 
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
     ) -> Explanation:
         """Explain all words of all captions; see `Explainer.explain`."""
-        chosen = replace(rules.LRP, epsilon=self.epsilon)
+        declared = rules.LRP_AS_PUBLISHED if self.parity else rules.LRP
+        chosen = replace(declared, epsilon=self.epsilon, head=self.head)
         found = word_relevance(self.explained(), features, word_ids, chosen)
-        return propagated(self, images, found).within(lengths)
+        explanation = propagated(self, images, found)
+        if self.parity:
+            explanation = explanation.as_published(accumulate=True)
+        return explanation.within(lengths)
 
 
 def propagated(explainer: Explainer, images: Tensor | None, found: WordRelevance) -> Explanation:
@@ -44,7 +52,9 @@ def propagated(explainer: Explainer, images: Tensor | None, found: WordRelevance
     account = {"start": found.logits, "grid": grid.sum(-1), "words": found.words.sum(-1)}
     pixels = None
     if images is not None:
-        account["network"] = explainer.subject.network.to_maps(found.features).sum((-3, -2, -1))
-        pixels = relevance_to_pixels(explainer.subject, images, found.features)
+        subject = explainer.subject
+        chosen = image_rules.LRP_PUBLISHED if explainer.parity else image_rules.LRP
+        account["network"] = subject.network.to_maps(found.features).sum((-3, -2, -1))
+        pixels = relevance_to_pixels(subject, images, found.features, chosen)
         account["pixels"] = pixels.sum((-2, -1))
     return Explanation(grid, found.words, pixels, account)

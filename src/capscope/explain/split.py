@@ -64,7 +64,8 @@ def explain_split(
     for image_id in captions.image_ids.tolist():
         if dataset.by_id(image_id).split != split:
             raise CapscopeError(f"{decoded}: image {image_id} is not of the split {split}")
-    method = explainer_class(explainer)(subject, settings["epsilon"])
+    chosen = {key: settings[key] for key in ("epsilon", "steps", "parity")}
+    method = explainer_class(explainer)(subject, **chosen)
     (out / MANIFEST).unlink(missing_ok=True)
     write_relevance(
         out,
@@ -80,7 +81,7 @@ def explain_split(
             "grid": subject.network.grid,
             "image_size": subject.network.image_size,
         },
-        params={key: settings[key] for key in ("images", "map_size", "epsilon")},
+        params={key: settings[key] for key in ("images", "map_size", *chosen)},
         inputs={"run": run_dir / MANIFEST, "captions": decoded},
     )
 

@@ -28,6 +28,20 @@ class Step(NamedTuple):
     """(B, K, N) or (B, K, heads, N) weights over visual features, or None."""
 
 
+class AttentionLayers(NamedTuple):
+    """Attention weights of a captioner that stacks layers of it, from the first to the last.
+
+    Every layer adds its input to what it attends to.
+    """
+
+    encoder: tuple[Tensor, ...]
+    """(B, heads, N, N) of visual features among themselves."""
+    decoder: tuple[Tensor, ...]
+    """(B, heads, T, T) of input words among themselves."""
+    cross: tuple[Tensor, ...]
+    """(B, heads, T, N) of input words over encoded features, one for each of `decoder`."""
+
+
 class Hidden(NamedTuple):
     """Teacher-forced pass over T input words."""
 
@@ -35,6 +49,8 @@ class Hidden(NamedTuple):
     """(B, T, H) what `Captioner.readout` turns into logits."""
     attention: Tensor | None
     """(B, T, N) or (B, T, heads, N) weights over visual features, or None."""
+    layers: AttentionLayers | None = None
+    """All weights, of captioners with more than one layer of attention."""
 
 
 class Summands(NamedTuple):
