@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 CAPTIONERS = {
     "adaptive": "capscope.models.adaptive:Adaptive",
     "aoa": "capscope.models.aoa:AoA",
+    "attention_lstm": "capscope.models.recurrent:AttentionLSTM",
     "gridtd": "capscope.models.gridtd:GridTD",
+    "lstm": "capscope.models.recurrent:LSTMCaptioner",
+    "rnn": "capscope.models.recurrent:VanillaRNN",
 }
 
 

@@ -89,6 +89,11 @@ def relevance_mode(rules: Rules) -> Iterator[Pass]:
         _current.reset(token)
 
 
+def in_relevance_mode() -> bool:
+    """Say whether operations carry relevance."""
+    return _current.get() is not None
+
+
 def constant(kind: Literal["gate", "sentinel", "attention"]) -> AbstractContextManager[Any]:
     """Return the context in which factors of this kind are computed: no graph if constant."""
     record = _current.get()

@@ -1,4 +1,4 @@
-"""An LSTM cell over several inputs, with an optional sentinel, in relevance operations."""
+"""Recurrent cells in relevance operations: LSTM over several inputs, with a sentinel; RNN."""
 
 from __future__ import annotations
 
@@ -95,3 +95,64 @@ class LSTM(nn.Module):
                 gate = projected[..., -size:] + again
             gate = torch.sigmoid(gate)
         return Cell(h, c, gate * exposed)
+
+
+class SingleBiasLSTM(LSTM):
+    """LSTM with one bias; drawn anew, weights are N(0, 1 / fan-in) and biases 0."""
+
+    def __init__(self, inputs: Sequence[int], hidden: int) -> None:
+        super().__init__(inputs, hidden)
+        self.register_parameter("bias_hh", None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        for columns in self.columns:
+            _draw(self.weight_ih[:, columns])
+        _draw(self.weight_hh)
+        nn.init.zeros_(self.bias_ih)
+
+    def all_steps(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
+        """Return h of all steps (B, T, H) from inputs (B, T, I), by torch's fused kernel."""
+        weights = [self.weight_ih, self.weight_hh, self.bias_ih, torch.zeros_like(self.bias_ih)]
+        first = (h.transpose(0, 1).contiguous(), c.transpose(0, 1).contiguous())
+        found: Tensor = torch.lstm(x, first, weights, True, 1, 0.0, self.training, False, True)[0]
+        return found
+
+
+class RNN(nn.Module):
+    """h = tanh(W_x x + W_h h + b) (Elman 1990); weights are drawn N(0, 1 / fan-in), biases 0."""
+
+    def __init__(self, size: int, hidden: int) -> None:
+        super().__init__()
+        self.weight_ih = nn.Parameter(torch.empty(hidden, size))
+        self.weight_hh = nn.Parameter(torch.empty(hidden, hidden))
+        self.bias = nn.Parameter(torch.empty(hidden))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all weights anew."""
+        _draw(self.weight_ih)
+        _draw(self.weight_hh)
+        nn.init.zeros_(self.bias)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return W_x x + b: (..., I) -> (..., H)."""
+        return ops.affine(x, self.weight_ih, self.bias)
+
+    def forward(self, projected: Tensor, h: Tensor) -> Tensor:
+        """Step from h (B, K, H) with the projected input (B, K, H)."""
+        return ops.tanh(ops.stabilise(projected + ops.affine(h, self.weight_hh), "linear"))
+
+
+class WordEmbedding(nn.Embedding):
+    """Word vectors drawn N(0, 1 / vocabulary size)."""
+
+    def reset_parameters(self) -> None:
+        """Draw all vectors anew."""
+        nn.init.normal_(self.weight, std=self.num_embeddings**-0.5)
+
+
+def _draw(weight: Tensor) -> None:
+    with torch.no_grad():
+        weight.normal_(std=weight.shape[1] ** -0.5)

@@ -1,0 +1,235 @@
+"""The recurrent family: vanilla RNN, LSTM, and LSTM with dot-product attention over the grid.
+
+Sources: Vinyals et al. 2015 (Show and Tell; the image starts the recurrence), Xu et al. 2015 (Show,
+Attend and Tell; here with parameter-free dot-product attention, no gate and no initial network).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from capscope.errors import CapscopeError
+from capscope.features.visual import Features
+from capscope.models.captioner import Captioner, Hidden, Memory, State, Step
+from capscope.models.layers.multi_head import attention_weights
+from capscope.models.layers.recurrent import RNN, SingleBiasLSTM, WordEmbedding
+from capscope.relevance import operations as ops
+
+WORD, CONTEXT = range(2)  # inputs of the cells
+
+
+class Moment(NamedTuple):
+    """All of one step."""
+
+    h: Tensor
+    """(B, K, H)."""
+    state: State
+    attention: Tensor | None
+    """(B, K, N), or None."""
+
+
+class Recurrent(Captioner):
+    """What the three captioners share: embedded words, one cell, linear output.
+
+    Parameters
+    ----------
+    vocabulary_size, feature_size, embedding, hidden : int
+        V, D, W and H.
+    """
+
+    def __init__(self, vocabulary_size: int, feature_size: int, embedding: int, hidden: int):
+        super().__init__()
+        self.vocabulary_size, self.feature_size = vocabulary_size, feature_size
+        self.embedding = WordEmbedding(vocabulary_size, embedding)
+        self.words = nn.Linear(hidden, vocabulary_size)
+
+    @abstractmethod
+    def advance(self, words: Tensor, state: State, memory: Memory) -> Moment:
+        """Take one step with projected words (B, K, ...)."""
+
+    @abstractmethod
+    def projected(self, word_ids: Tensor) -> Tensor:
+        """Return the words' share (B, T, ...) in the pre-activations of the cell."""
+
+    def step(self, word_ids: Tensor, state: State, memory: Memory) -> Step:
+        """Feed word ids (B, K)."""
+        moment = self.advance(self.projected(word_ids), state, memory)
+        return Step(self.readout(moment.h).log_softmax(-1), moment.state, moment.attention)
+
+    def hidden(self, features: Features, word_ids: Tensor) -> Hidden:
+        """Feed word ids (B, T); values are the hidden states."""
+        memory = ops.border(self.encode(features))
+        state = self.start(memory)
+        moments = []
+        for words in self.projected(word_ids).chunk(word_ids.shape[1], dim=1):
+            moments.append(self.advance(words, state, memory))
+            state = moments[-1].state
+        maps = [moment.attention for moment in moments if moment.attention is not None]
+        values = torch.cat([moment.h for moment in moments], 1)
+        return Hidden(values, torch.cat(maps, 1) if maps else None)
+
+    def readout(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Return logits, or only those of `ids`."""
+        if ids is None:
+            return ops.linear(self.words, hidden)
+        return ops.selected_linear(self.words, hidden, ids)
+
+
+class ImageFirst(Recurrent):
+    """A captioner whose first hidden state is all that it sees of the image.
+
+    Parameters
+    ----------
+    visual : {"mean", "flatten"}
+        The first state is a linear function of the mean of the visual features (D inputs), or of
+        all of them (N D inputs, channel by channel; what the published program does, though its
+        description says mean).
+    cells : int or None
+        N, needed to flatten.
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        feature_size: int,
+        embedding: int = 256,
+        hidden: int = 512,
+        visual: Literal["mean", "flatten"] = "mean",
+        cells: int | None = None,
+    ) -> None:
+        super().__init__(vocabulary_size, feature_size, embedding, hidden)
+        if visual not in ("mean", "flatten"):
+            raise CapscopeError(f"visual is {visual!r}; allowed: mean, flatten")
+        if visual == "flatten" and not cells:
+            raise CapscopeError("visual: flatten needs `cells`, the number of visual features")
+        self.visual, self.cells = visual, cells
+        size = feature_size if visual == "mean" else feature_size * (cells or 1)
+        self.first = nn.Linear(size, hidden)
+
+    def project(self, features: Features) -> Tensor:
+        """Return the visual features (B, N, D) themselves."""
+        return features.cells
+
+    def memory(self, latent: Tensor, features: Features) -> Memory:
+        """Return the first hidden state (B, 1, H)."""
+        if self.visual == "mean":
+            seen = ops.mean(latent, features.valid)
+        elif latent.shape[1] != self.cells:
+            raise CapscopeError(
+                f"{latent.shape[1]} visual features, but this captioner flattens {self.cells}: "
+                "set `cells` to the number of features, or visual to mean"
+            )
+        else:
+            seen = latent.transpose(1, 2).flatten(1)
+        return {"first": ops.linear(self.first, seen).unsqueeze(1)}
+
+
+class VanillaRNN(ImageFirst):
+    """h = tanh(W_x x + W_h h + b), begun with a linear function of the image."""
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        feature_size: int,
+        embedding: int = 256,
+        hidden: int = 512,
+        visual: Literal["mean", "flatten"] = "mean",
+        cells: int | None = None,
+    ) -> None:
+        super().__init__(vocabulary_size, feature_size, embedding, hidden, visual, cells)
+        self.cell = RNN(embedding, hidden)
+
+    def start(self, memory: Memory, rows: int = 1) -> State:
+        """Return the first hidden state, `rows` times."""
+        return {"h": memory["first"].expand(-1, rows, -1)}
+
+    def projected(self, word_ids: Tensor) -> Tensor:
+        """Return W_x x + b (B, T, H)."""
+        return self.cell.project(ops.embedding(self.embedding, word_ids))
+
+    def advance(self, words: Tensor, state: State, memory: Memory) -> Moment:
+        """Take one step."""
+        h = self.cell(words, state["h"])
+        return Moment(h, {"h": h}, None)
+
+
+class LSTMCaptioner(ImageFirst):
+    """An LSTM begun with a linear function of the image as h, and c = 0."""
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        feature_size: int,
+        embedding: int = 256,
+        hidden: int = 512,
+        visual: Literal["mean", "flatten"] = "mean",
+        cells: int | None = None,
+    ) -> None:
+        super().__init__(vocabulary_size, feature_size, embedding, hidden, visual, cells)
+        self.cell = SingleBiasLSTM([embedding], hidden)
+
+    def start(self, memory: Memory, rows: int = 1) -> State:
+        """Return the first hidden state, `rows` times, and c = 0."""
+        h = memory["first"].expand(-1, rows, -1)
+        return {"h": h, "c": torch.zeros_like(h)}
+
+    def projected(self, word_ids: Tensor) -> Tensor:
+        """Return W_x x + b (B, T, 4H)."""
+        return self.cell.project(WORD, ops.embedding(self.embedding, word_ids), bias=True)
+
+    def advance(self, words: Tensor, state: State, memory: Memory) -> Moment:
+        """Take one step."""
+        h, c, _ = self.cell(words, state["h"], state["c"])
+        return Moment(h, {"h": h, "c": c}, None)
+
+    def hidden(self, features: Features, word_ids: Tensor) -> Hidden:
+        """Feed word ids (B, T); without relevance, torch's fused LSTM takes all steps at once."""
+        if ops.in_relevance_mode():
+            return super().hidden(features, word_ids)
+        state = self.start(self.encode(features))
+        return Hidden(self.cell.all_steps(self.embedding(word_ids), state["h"], state["c"]), None)
+
+
+class AttentionLSTM(Recurrent):
+    """An LSTM that reads the word and what the previous state attends to.
+
+    A = conv1x1(x); h_0 = c_0 = mean of A; weights = softmax(<h, A_n> / sqrt(H)) with the state
+    before the step; the cell reads [word, sum of weighted A_n].
+    """
+
+    def __init__(
+        self, vocabulary_size: int, feature_size: int, embedding: int = 256, hidden: int = 512
+    ) -> None:
+        super().__init__(vocabulary_size, feature_size, embedding, hidden)
+        self.projection = nn.Linear(feature_size, hidden)
+        self.cell = SingleBiasLSTM([embedding, hidden], hidden)
+
+    def project(self, features: Features) -> Tensor:
+        """Return the projected visual features A (B, N, H)."""
+        return ops.linear(self.projection, features.cells)
+
+    def memory(self, latent: Tensor, features: Features) -> Memory:
+        """Return A and its mean (B, 1, H)."""
+        memory = {"values": latent, "first": ops.mean(latent, features.valid).unsqueeze(1)}
+        return memory if features.valid is None else {**memory, "valid": features.valid}
+
+    def start(self, memory: Memory, rows: int = 1) -> State:
+        """Return the mean of A as h and as c, `rows` times."""
+        first = memory["first"].expand(-1, rows, -1)
+        return {"h": first, "c": first}
+
+    def projected(self, word_ids: Tensor) -> Tensor:
+        """Return W_x x + b (B, T, 4H)."""
+        return self.cell.project(WORD, ops.embedding(self.embedding, word_ids), bias=True)
+
+    def advance(self, words: Tensor, state: State, memory: Memory) -> Moment:
+        """Attend, then take one step."""
+        values = memory["values"]
+        weights = attention_weights(state["h"], values, 1, memory.get("valid")).squeeze(-2)
+        context = ops.attend(weights, values)
+        h, c, _ = self.cell(words + self.cell.project(CONTEXT, context), state["h"], state["c"])
+        return Moment(h, {"h": h, "c": c}, weights)
