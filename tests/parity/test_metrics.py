@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from capscope.metrics.bleu import bleu
-from capscope.metrics.cider import DocumentFrequencies, cider_d
+from capscope.metrics.cider import cider_d
 from capscope.metrics.evaluate import CaptionScorer, regroup
+from capscope.metrics.frequencies import DocumentFrequencies
 from capscope.metrics.frequent import FREQUENT_WORDS, frequent_word_measures
 from capscope.metrics.meteor import Meteor, meteor_scores
 from capscope.metrics.rouge import rouge_l

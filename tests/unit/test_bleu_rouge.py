@@ -79,5 +79,5 @@ def test_the_number_of_captions_must_be_the_number_of_images():
 def test_metrics_share_the_numbered_references():
     references, candidates = [[["a", "dog"]], [["a", "cat"]]], [["a", "dog"], ["a", "dog"]]
     scorer = CiderD(references)
-    assert scorer.ngrams.index.sizes == [3, 2, 0, 0]
+    assert scorer.ngrams.index.size == 5
     np.testing.assert_array_equal(scorer.score(candidates), cider_d(references, candidates)[1])

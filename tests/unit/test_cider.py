@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider
 
-from capscope.metrics.cider import CiderD, DocumentFrequencies, cider_d
+from capscope.metrics.cider import CiderD, cider_d
+from capscope.metrics.frequencies import DocumentFrequencies
 
 words = st.lists(
     st.sampled_from(["a", "the", "red", "blue", "dog", "cat", "on", "near"]), max_size=9

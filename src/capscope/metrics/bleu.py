@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from capscope.metrics.ngrams import ORDERS, Counts, Integers, ReferenceNgrams, Tokens, expand
+from capscope.metrics.ngrams import ORDERS, Counts, ReferenceNgrams
+from capscope.metrics.words import Integers, References, Tokens, expand
 
 Scores = NDArray[np.float64]
 SMALL, TINY = 1e-9, 1e-15
@@ -35,18 +36,18 @@ def bleu(
     """
     if len(references) != len(candidates):
         raise ValueError(f"{len(references)} images but {len(candidates)} candidates")
-    ngrams = ReferenceNgrams(references)
+    ngrams = ReferenceNgrams(References.of(references))
     sums = bleu_sums(ngrams, ngrams.index.count(candidates), np.arange(len(candidates)))
     return bleu_of_sums(sums.sum(0)), bleu_of_sums(sums).T
 
 
-def bleu_sums(ngrams: ReferenceNgrams, found: Sequence[Counts], image: Integers) -> Scores:
+def bleu_sums(ngrams: ReferenceNgrams, found: Counts, image: Integers) -> Scores:
     """Count what BLEU sums over images.
 
     Parameters
     ----------
     ngrams : ReferenceNgrams
-    found : sequence of Counts
+    found : Counts
         The captions' n-grams, counted by ``ngrams.index``.
     image : ndarray (N,)
         Place of each caption's image.
@@ -56,12 +57,12 @@ def bleu_sums(ngrams: ReferenceNgrams, found: Sequence[Counts], image: Integers)
     ndarray (N, 10)
         Matched n-grams and all n-grams for n = 1..4, length, length of the closest reference.
     """
-    lengths = _sums(found[0].caption, found[0].count, len(image))
-    guesses = np.maximum(lengths[:, None] - np.arange(ORDERS), 0)
-    correct = np.empty_like(guesses)
-    for order, (counts, table) in enumerate(zip(found, ngrams.orders, strict=True)):
-        most = table.most[table.find(image[counts.caption], counts.ngram)]
-        correct[:, order] = _sums(counts.caption, np.minimum(counts.count, most), len(image))
+    cell = found.caption * ORDERS + found.order
+    size = len(image) * ORDERS
+    guesses = _sums(cell, found.count, size).reshape(-1, ORDERS)
+    most = ngrams.images.most[ngrams.images.find(image[found.caption], found.ngram)]
+    correct = _sums(cell, np.minimum(found.count, most), size).reshape(-1, ORDERS)
+    lengths = guesses[:, 0]
     closest = _closest_length(ngrams, lengths, image)
     return np.column_stack([correct, guesses, lengths, closest]).astype(np.float64)
 
@@ -79,9 +80,10 @@ def bleu_of_sums(sums: Scores) -> Scores:
 
 def _closest_length(ngrams: ReferenceNgrams, lengths: Integers, image: Integers) -> Integers:
     """Return the length of the reference whose length is closest to the caption's."""
-    first = ngrams.first[image]
-    caption, reference = expand(first, first + ngrams.per_image[image])
-    theirs = ngrams.lengths[reference]
+    references = ngrams.references
+    first = references.first[image]
+    caption, reference = expand(first, first + references.per_image[image])
+    theirs = references.words.lengths[reference]
     best_first = np.lexsort((theirs, np.abs(theirs - lengths[caption]), caption))
     return theirs[best_first[np.flatnonzero(np.diff(caption, prepend=-1))]]
 

@@ -6,48 +6,19 @@ penalty for the difference in length (counted in bigrams) and raw counts as term
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capscope.metrics.ngrams import ORDERS, Counts, Integers, ReferenceNgrams, Tokens, expand
+from capscope.metrics.frequencies import DocumentFrequencies as DocumentFrequencies
+from capscope.metrics.frequencies import Frequencies
+from capscope.metrics.ngrams import ORDERS, Counts, ReferenceNgrams
+from capscope.metrics.words import Integers, References, Tokens, expand
 
 Scores = NDArray[np.float64]
 SIGMA = 6.0
-
-
-@dataclass(frozen=True)
-class DocumentFrequencies:
-    """In how many images' references an n-gram occurs, from a corpus other than the evaluated one.
-
-    Attributes
-    ----------
-    counts : mapping of tuple of tokens to float
-        N-grams that are missing count as 0.
-    images : float
-        Number of images of that corpus.
-    """
-
-    counts: Mapping[tuple[Hashable, ...], float]
-    images: float
-
-    @classmethod
-    def of(cls, references: Sequence[Sequence[Tokens]]) -> DocumentFrequencies:
-        """Count the n-grams of a training corpus: per image, its tokenised references."""
-        counts: dict[tuple[Hashable, ...], float] = {}
-        for image in references:
-            ngrams = {
-                tuple(caption[place : place + order])
-                for caption in image
-                for order in range(1, ORDERS + 1)
-                for place in range(len(caption) - order + 1)
-            }
-            for ngram in ngrams:
-                counts[ngram] = counts.get(ngram, 0.0) + 1.0
-        return cls(counts, len(references))
 
 
 class CiderD:
@@ -55,9 +26,9 @@ class CiderD:
 
     Parameters
     ----------
-    references : sequence (one entry per image) of sequences of token sequences
+    references : References, or sequence (one entry per image) of sequences of token sequences
         Tokens are strings or word ids; an image needs at least one reference.
-    frequencies : DocumentFrequencies, optional
+    frequencies : Frequencies, optional
         Default: counted over `references`, as pycocoevalcap does.
 
     Attributes
@@ -73,41 +44,24 @@ class CiderD:
 
     def __init__(
         self,
-        references: Sequence[Sequence[Tokens]],
-        frequencies: DocumentFrequencies | None = None,
+        references: References | Sequence[Sequence[Tokens]],
+        frequencies: Frequencies | None = None,
     ) -> None:
-        images = frequencies.images if frequencies else len(references)
-        self._log_images = float(np.log(max(1.0, float(images))))
-        self.ngrams = ReferenceNgrams(references, list(frequencies.counts) if frequencies else [])
-        self._idf: list[Scores] = []  # of each n-gram, and at the end of those that are nowhere
-        self._weight: list[Scores] = []
-        self._norm: list[Scores] = []
-        for order in range(ORDERS):
-            counts, table = self.ngrams.counts[order], self.ngrams.orders[order]
-            size = self.ngrams.index.sizes[order] + 1
-            if frequencies:
-                frequency = self._given(frequencies, order, size)
-            else:
-                frequency = np.bincount(table.ngram, minlength=size).astype(np.float64)
-            idf = self._log_images - np.log(np.maximum(1.0, frequency))
-            self._idf.append(idf)
-            self._weight.append(
-                table.count * idf[np.repeat(table.ngram, np.diff(table.start[:-1]))]
-            )
-            self._norm.append(
-                _norm(counts.caption, counts.count * idf[counts.ngram], len(self.ngrams.lengths))
-            )
-
-    def _given(self, frequencies: DocumentFrequencies, order: int, size: int) -> Scores:
-        """Return the given frequency of each numbered n-gram; 0 where none is given."""
-        lengths = np.fromiter(map(len, frequencies.counts), np.int64)
-        values = np.fromiter(frequencies.counts.values(), np.float64)
-        whole = np.flatnonzero(lengths == order + 1)
-        counts = self.ngrams.index.counts[order]
-        place = np.searchsorted(counts.caption, len(self.ngrams.lengths) + whole)
-        frequency = np.zeros(size)
-        frequency[counts.ngram[place]] = values[whole]
-        return frequency
+        if not isinstance(references, References):
+            references = References.of(references)
+        self.ngrams = ReferenceNgrams(references, frequencies.captions if frequencies else None)
+        table, counts, size = self.ngrams.images, self.ngrams.counts, self.ngrams.index.size
+        if frequencies:
+            images = float(frequencies.images)
+            frequency = frequencies.of_ngrams(self.ngrams.corpus_counts(), size)
+        else:
+            images = float(len(references.per_image))
+            frequency = np.bincount(table.ngram, minlength=size).astype(np.float64)
+        log_images = np.log(max(1.0, images))
+        # The last entry stands for n-grams that are nowhere.
+        self._idf = log_images - np.log(np.maximum(1.0, np.append(frequency, 0.0)))
+        self._weight = table.count * self._idf[np.repeat(table.ngram, np.diff(table.start[:-1]))]
+        self._norm = _norms(counts, counts.count * self._idf[counts.ngram], len(references.words))
 
     def score(self, captions: Sequence[Tokens], images: Sequence[int] | None = None) -> Scores:
         """Score captions, each against the references of its image.
@@ -128,36 +82,41 @@ class CiderD:
         image = np.arange(len(captions)) if images is None else np.asarray(images, np.int64)
         return self.score_counts(self.ngrams.index.count(captions), image)
 
-    def score_counts(self, found: Sequence[Counts], image: Integers) -> Scores:
+    def score_counts(self, found: Counts, image: Integers) -> Scores:
         """Score captions whose n-grams ``ngrams.index`` has counted already."""
-        first, per_image = self.ngrams.first[image], self.ngrams.per_image[image]
-        caption, reference = expand(first, first + per_image)  # all pairs to compare
+        nowhere = len(self._idf) - 1
+        weight = found.count * self._idf[np.minimum(found.ngram, nowhere)]
+        norm = _norms(found, weight, len(image))
+        # All (caption, reference) pairs of an image, and of each the four dot products.
+        references = self.ngrams.references
+        first, per_image = references.first[image], references.per_image[image]
+        caption, reference = expand(first, first + per_image)
         pair = np.cumsum(per_image) - per_image - first
-        similarity = np.zeros(len(caption))
-        for order, counts in enumerate(found):
-            table, idf = self.ngrams.orders[order], self._idf[order]
-            weight = counts.count * idf[np.minimum(counts.ngram, len(idf) - 1)]
-            row = table.find(image[counts.caption], counts.ngram)
-            entry, place = expand(table.start[row], table.start[row + 1])
-            theirs = self._weight[order][place]
-            dot = _sums(
-                pair[counts.caption[entry]] + table.reference[place],
-                np.minimum(weight[entry], theirs) * theirs,
-                len(caption),
-            )
-            norm = _norm(counts.caption, weight, len(image))
-            norms = norm[caption] * self._norm[order][reference]
-            similarity += np.divide(dot, norms, out=dot, where=norms != 0)
-        bigrams = _sums(found[1].caption, found[1].count, len(image))
-        delta = bigrams[caption] - np.maximum(self.ngrams.lengths - 1, 0)[reference]
-        similarity *= np.exp(-(delta**2) / (2 * SIGMA**2))
+        known = np.flatnonzero(found.ngram < nowhere)
+        whose, table = found.caption[known], self.ngrams.images
+        row = table.find(image[whose], found.ngram[known])
+        start = table.start[row]
+        matches = table.start[row + 1] - start
+        place = np.repeat(start - (np.cumsum(matches) - matches), matches)
+        place += np.arange(len(place))
+        ours, theirs = np.repeat(weight[known], matches), self._weight[place]
+        cell = np.repeat(found.order[known] * len(caption) + pair[whose], matches)
+        cell += table.reference[place]
+        dot = _sums(cell, np.minimum(ours, theirs) * theirs, ORDERS * len(caption))
+        dot = dot.reshape(ORDERS, len(caption))
+        norms = norm[:, caption] * self._norm[:, reference]
+        similarity = np.divide(dot, norms, out=dot, where=norms != 0).sum(axis=0)
+        lengths = _sums(found.caption, found.count * (found.order == 0), len(image))
+        theirs = references.words.lengths[reference]
+        bigrams, theirs = np.maximum([lengths[caption], theirs], 1) - 1
+        similarity *= np.exp(-((bigrams - theirs) ** 2) / (2 * SIGMA**2))
         return _sums(caption, similarity, len(image)) / ORDERS / per_image * 10.0
 
 
 def cider_d(
     references: Sequence[Sequence[Tokens]],
     candidates: Sequence[Tokens],
-    frequencies: DocumentFrequencies | None = None,
+    frequencies: Frequencies | None = None,
 ) -> tuple[float, Scores]:
     """Score one candidate an image; return the corpus score (the mean) and the score per image."""
     if len(references) != len(candidates):
@@ -166,8 +125,10 @@ def cider_d(
     return float(scores.mean()) if len(scores) else 0.0, scores
 
 
-def _norm(caption: Integers, weight: Scores, captions: int) -> Scores:
-    return np.sqrt(_sums(caption, weight**2, captions))
+def _norms(counts: Counts, weight: Scores, captions: int) -> Scores:
+    """Return the length of each caption's vector, (4, captions)."""
+    sums = _sums(counts.order * captions + counts.caption, weight**2, ORDERS * captions)
+    return np.sqrt(sums).reshape(ORDERS, captions)
 
 
 def _sums(place: Integers, values: NDArray[Any], size: int) -> Scores:

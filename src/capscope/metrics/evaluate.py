@@ -12,16 +12,16 @@ import numpy as np
 from capscope.errors import CapscopeError
 from capscope.metrics.bleu import bleu_of_sums, bleu_sums
 from capscope.metrics.cider import CiderD
+from capscope.metrics.frequencies import EVALUATED
 from capscope.metrics.meteor import Meteor, meteor_of_sums, meteor_sums
 from capscope.metrics.ngrams import ORDERS
 from capscope.metrics.original import with_original_values
 from capscope.metrics.results import Id, check_ids
-from capscope.metrics.rouge import rouge_l
+from capscope.metrics.rouge import rouge_of_numbers, rouge_of_words
 from capscope.metrics.statistics import Measure, Scores, average, mean
 from capscope.metrics.tokenizer import ptb_tokenize
 from capscope.metrics.treebank import treebank_tokenize
-
-EVALUATED = "document frequencies from the evaluated references"
+from capscope.metrics.words import References, Words
 
 
 class CaptionScorer:
@@ -46,14 +46,19 @@ class CaptionScorer:
         self._texts = references
         self._meteor = meteor
         self._original = backend == "reference"
-        self._cider = CiderD([[text.split() for text in image] for image in references])
-        self._rouge_words = [[text.split(" ") for text in image] for image in references]
+        words, fields = Words.split([text for image in references for text in image])
+        per_image = np.fromiter(map(len, references), np.int64, len(references))
+        self._references = References(words, per_image)
+        self._fields = References(fields, per_image)
+        self._cider = CiderD(self._references)
 
     def measures(self, captions: Sequence[str]) -> dict[str, Measure]:
         """Score one tokenised caption an image, in the order of the references."""
         image = np.arange(len(self._texts))
         ngrams = self._cider.ngrams
-        found = ngrams.index.count([text.split() for text in captions])
+        words, fields = Words.split(captions)
+        numbers = ngrams.index.number(words)
+        found = ngrams.index.count_numbers(words, numbers)
         counts = bleu_sums(ngrams, found, image)
         measures = {
             f"BLEU-{order + 1}": Measure(counts, _BleuOrder(order), len(image))
@@ -62,8 +67,11 @@ class CaptionScorer:
         if self._meteor is not None:
             statistics = self._meteor.statistics(self._texts, captions)
             measures["METEOR"] = Measure(meteor_sums(statistics), meteor_of_sums, len(image))
-        words = [text.split(" ") for text in captions]
-        measures["ROUGE-L"] = mean(rouge_l(self._rouge_words, words)[1])
+        if fields is words and self._fields.words is self._references.words:
+            rouge = rouge_of_numbers(self._references, ngrams.words, words.lengths, numbers)
+        else:
+            rouge = rouge_of_words(self._fields, fields)
+        measures["ROUGE-L"] = mean(rouge)
         measures["CIDEr"] = mean(self._cider.score_counts(found, image), EVALUATED)
         if self._original:
             return with_original_values(measures, self._texts, captions)

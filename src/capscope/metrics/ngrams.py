@@ -1,20 +1,20 @@
 """N-grams of captions as numbers, counted and matched with sorts instead of dictionaries.
 
-An n-gram's number is the place of (number of its first n - 1 words, its last word) among all
-that occur, so numbers are exact for any vocabulary: nothing is hashed.
+All n-grams (n = 1..4) share one row of numbers. A word's number is its place among the words; a
+pair's follows from the numbers of its two words, a triple's from its first pair and third word, a
+quadruple's from its two pairs. So numbers are exact for any vocabulary: nothing is hashed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
 import numpy as np
-from numpy.typing import NDArray
 
-Tokens = Sequence[Hashable]
-Integers = NDArray[np.int64]
+from capscope.metrics.buckets import Buckets
+from capscope.metrics.words import Integers, References, Tokens, Words, number_words
 
 ORDERS = 4
 _SHIFT = 32
@@ -23,19 +23,24 @@ _MASK = (1 << _SHIFT) - 1
 
 @dataclass(frozen=True)
 class Counts:
-    """How often each n-gram of one order occurs in each caption: one entry per pair that occurs.
+    """How often each n-gram occurs in each caption: one entry per pair that occurs.
 
-    Entries are sorted by caption, then n-gram.
+    Entries are sorted by order, then caption, then n-gram.
     """
 
+    order: Integers
+    """n - 1."""
     caption: Integers
     ngram: Integers
     count: Integers
 
-    def up_to(self, caption: int) -> Counts:
-        """Return the entries of the captions before `caption`."""
-        end = int(np.searchsorted(self.caption, caption))
-        return Counts(self.caption[:end], self.ngram[:end], self.count[:end])
+    def between(self, start: int, stop: int) -> Counts:
+        """Return the entries of some captions, counted from the first of them."""
+        if start == 0 and (not len(self.caption) or self.caption.max() < stop):
+            return self
+        inside = np.flatnonzero((self.caption >= start) & (self.caption < stop))
+        caption = self.caption[inside] - start
+        return Counts(self.order[inside], caption, self.ngram[inside], self.count[inside])
 
 
 class NgramIndex:
@@ -43,60 +48,114 @@ class NgramIndex:
 
     Parameters
     ----------
-    captions : sequence of token sequences
-        Tokens are strings or word ids.
+    captions : Words
 
     Attributes
     ----------
-    counts : list of Counts
-        For n = 1..4, the n-grams of `captions`.
-    sizes : list of int
-        For n = 1..4, how many different n-grams there are; an n-gram that `captions` lack gets a
-        number from here upwards, valid within one call of `count`.
+    counts : Counts
+        The n-grams of `captions`.
+    words : ndarray
+        The number of each word of `captions`.
+    size : int
+        How many different n-grams there are; an n-gram that `captions` lack gets a number from
+        here upwards, valid within one call of `count`.
     """
 
-    def __init__(self, captions: Sequence[Tokens]) -> None:
-        self._words: dict[Hashable, int] = {}
-        number = self._words
-        flat = [word for caption in captions for word in caption]
-        words = np.fromiter((number.setdefault(w, len(number)) for w in flat), np.int64, len(flat))
-        self._tables: list[Integers] = []
-        self.counts: list[Counts] = []
-        numbers = np.zeros_like(words)
-        caption, left = _places(captions)
-        for order in range(1, ORDERS + 1):
-            inside = np.flatnonzero(left >= order)
-            keys = _join(numbers[inside], words[inside + order - 1])
-            table, numbers[inside] = np.unique(keys, return_inverse=True)
-            self._tables.append(table)
-            self.counts.append(_count(caption[inside], numbers[inside]))
-        self.sizes = [len(table) for table in self._tables]
+    def __init__(self, captions: Words) -> None:
+        self._numbers = number_words(captions.flat)
+        self.words = np.fromiter(
+            map(self._numbers.__getitem__, captions.flat), np.int64, len(captions.flat)
+        )
+        places = _Places.of(captions)
+        first = len(self._numbers)
+        self._pairs, pairs = np.unique(places.pairs(self.words), return_inverse=True)
+        pairs += first
+        first += len(self._pairs)
+        self._longer, longer = np.unique(places.longer(self.words, pairs), return_inverse=True)
+        longer += first
+        self.size = first + len(self._longer)
+        self.counts = places.count(self.words, pairs, longer)
 
-    def count(self, captions: Sequence[Tokens]) -> list[Counts]:
-        """Count the n-grams of other captions, n = 1..4."""
-        flat = [word for caption in captions for word in caption]
-        words = np.fromiter(map(self._words.get, flat, repeat(-1)), np.int64, len(flat))
-        new = np.flatnonzero(words < 0)
-        numbered = {word: place for place, word in enumerate({flat[i]: None for i in new})}
-        words[new] = [len(self._words) + numbered[flat[i]] for i in new]
-        numbers = np.zeros_like(words)
-        caption, left = _places(captions)
-        counts = []
-        for order, table in enumerate(self._tables, start=1):
-            inside = np.flatnonzero(left >= order)
-            keys = _join(numbers[inside], words[inside + order - 1])
-            distinct, which = np.unique(keys, return_inverse=True)
-            found = _find(table, distinct)
-            new = np.flatnonzero(found == len(table))
-            found[new] += np.arange(len(new))
-            numbers[inside] = found[which]
-            counts.append(_count(caption[inside], numbers[inside]))
-        return counts
+    def number(self, captions: Words) -> Integers:
+        """Return the number of each word of other captions."""
+        flat = captions.flat
+        numbers = np.fromiter(map(self._numbers.get, flat, repeat(-1)), np.int64, len(flat))
+        unknown = np.flatnonzero(numbers < 0).tolist()
+        new = [flat[place] for place in unknown]
+        found = number_words(new)
+        numbers[unknown] = [self.size + found[word] for word in new]
+        return numbers
+
+    def count(self, captions: Words | Sequence[Tokens]) -> Counts:
+        """Count the n-grams of other captions."""
+        captions = captions if isinstance(captions, Words) else Words.of(captions)
+        return self.count_numbers(captions, self.number(captions))
+
+    def count_numbers(self, captions: Words, words: Integers) -> Counts:
+        """Count the n-grams of other captions whose words are numbered already."""
+        places = _Places.of(captions)
+        new = max(self.size, int(words.max(initial=-1)) + 1)
+        first = len(self._numbers)
+        pairs, new = _number(self._pairs, places.pairs(words), first, new)
+        first += len(self._pairs)
+        longer, new = _number(self._longer, places.longer(words, pairs), first, new)
+        return places.count(words, pairs, longer)
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where in a row of words the n-grams of each order begin.
+
+    The captions' words stand in one row; ``begins[n]`` are the places of it at which an
+    (n + 1)-gram begins, ``caption`` is the caption of each word.
+    """
+
+    captions: int
+    caption: Integers
+    begins: tuple[Integers, Integers, Integers]
+    """Of pairs, triples and quadruples."""
+
+    @classmethod
+    def of(cls, captions: Words) -> _Places:
+        lengths, caption = captions.lengths, captions.caption
+        left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(caption))
+        pairs = np.flatnonzero(left >= 2)
+        triples = pairs[left[pairs] >= 3]
+        return cls(len(lengths), caption, (pairs, triples, triples[left[triples] >= 4]))
+
+    def pairs(self, words: Integers) -> Integers:
+        """Join the numbers of two words that follow each other."""
+        begin = self.begins[0]
+        return _join(words[begin], words[begin + 1])
+
+    def longer(self, words: Integers, pairs: Integers) -> Integers:
+        """Join numbers to what stands for all triples, then all quadruples."""
+        pair = np.empty_like(words)
+        pair[self.begins[0]] = pairs
+        triples, quadruples = self.begins[1:]
+        return np.concatenate(
+            [
+                _join(pair[triples], words[triples + 2]),
+                _join(pair[quadruples], pair[quadruples + 2]),
+            ]
+        )
+
+    def count(self, words: Integers, pairs: Integers, longer: Integers) -> Counts:
+        """Count numbered n-grams in each caption."""
+        captions = [self.caption, *(self.caption[begin] for begin in self.begins)]
+        rows = [order * self.captions + caption for order, caption in enumerate(captions)]
+        keys = _join(np.concatenate(rows), np.concatenate([words, pairs, longer]))
+        keys.sort()
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        count = np.diff(first, append=len(keys))
+        keys = keys[first]
+        order, caption = np.divmod(keys >> _SHIFT, max(1, self.captions))
+        return Counts(order, caption, keys & _MASK, count)
 
 
 @dataclass(frozen=True)
 class ImageNgrams:
-    """N-grams of one order in the references, by image: where to look up an (image, n-gram).
+    """N-grams of the references, by image: where to look up an (image, n-gram).
 
     Row u stands for the entries ``start[u]`` to ``start[u + 1]``, one per reference that has the
     n-gram. One more row, without entries, stands for all that is not there.
@@ -108,12 +167,13 @@ class ImageNgrams:
     start: Integers  # (U + 2,)
     reference: Integers  # (E,)
     count: Integers  # (E,)
+    buckets: Buckets  # of `key`
 
     @classmethod
     def of(cls, counts: Counts, image_of: Integers) -> ImageNgrams:
         """Sort the counts of all references; `image_of` gives each reference's image."""
         keys = _join(image_of[counts.caption], counts.ngram)
-        by_key = np.argsort(keys, kind="stable")
+        by_key = np.argsort(keys)
         keys, count = keys[by_key], counts.count[by_key]
         first = np.flatnonzero(np.diff(keys, prepend=-1))
         most = np.maximum.reduceat(count, first) if len(first) else count
@@ -124,11 +184,12 @@ class ImageNgrams:
             start=np.append(first, [len(keys), len(keys)]),
             reference=counts.caption[by_key],
             count=count,
+            buckets=Buckets.of(keys[first]),
         )
 
     def find(self, image: Integers, ngram: Integers) -> Integers:
         """Return the row of each (image, n-gram)."""
-        return _find(self.key, _join(image, ngram))
+        return self.buckets.find(_join(image, ngram))
 
 
 class ReferenceNgrams:
@@ -136,38 +197,33 @@ class ReferenceNgrams:
 
     Parameters
     ----------
-    references : sequence (one entry per image) of sequences of token sequences
-        Tokens are strings or word ids; an image needs at least one reference.
-    corpus : sequence of token sequences
-        Further n-grams to number, as captions behind the references.
+    references : References
+    corpus : Words, optional
+        Further captions whose n-grams get numbers.
 
-    Raises
-    ------
-    ValueError
-        An image has no reference.
+    Attributes
+    ----------
+    counts : Counts
+        The n-grams of all references.
+    images : ImageNgrams
+        The same by image.
     """
 
-    def __init__(
-        self, references: Sequence[Sequence[Tokens]], corpus: Sequence[Tokens] = ()
-    ) -> None:
-        self.per_image = np.fromiter(map(len, references), np.int64, len(references))
-        if not self.per_image.all():
-            raise ValueError("every image needs at least one reference")
-        self.first = np.cumsum(self.per_image) - self.per_image
-        captions = [caption for image in references for caption in image]
-        self.lengths = np.fromiter(map(len, captions), np.int64, len(captions))
-        self.index = NgramIndex([*captions, *corpus])
-        image_of = np.repeat(np.arange(len(references)), self.per_image)
-        self.counts = [counts.up_to(len(captions)) for counts in self.index.counts]
-        self.orders = [ImageNgrams.of(counts, image_of) for counts in self.counts]
+    def __init__(self, references: References, corpus: Words | None = None) -> None:
+        self.references = references
+        captions = references.words + corpus if corpus else references.words
+        self.index = NgramIndex(captions)
+        self.counts = self.index.counts.between(0, len(references.words))
+        self.images = ImageNgrams.of(self.counts, references.image)
 
+    @property
+    def words(self) -> Integers:
+        """The number of each word of the references."""
+        return self.index.words[: len(self.references.words.flat)]
 
-def expand(start: Integers, stop: Integers) -> tuple[Integers, Integers]:
-    """List all (row, place) with start[row] <= place < stop[row]."""
-    lengths = stop - start
-    row = np.repeat(np.arange(len(start)), lengths)
-    offset = np.repeat(start - (np.cumsum(lengths) - lengths), lengths)
-    return row, offset + np.arange(len(row))
+    def corpus_counts(self) -> Counts:
+        """Return the n-grams of `corpus`, its captions counted from 0."""
+        return self.index.counts.between(len(self.references.words), 2**31)
 
 
 def _join(first: Integers, second: Integers) -> Integers:
@@ -183,14 +239,11 @@ def _find(table: Integers, keys: Integers) -> Integers:
     return place
 
 
-def _places(captions: Sequence[Tokens]) -> tuple[Integers, Integers]:
-    """For each word in a row: its caption, and how many words of it are left, itself counted."""
-    lengths = np.fromiter(map(len, captions), np.int64, len(captions))
-    caption = np.repeat(np.arange(len(lengths)), lengths)
-    ends = np.repeat(np.cumsum(lengths), lengths)
-    return caption, ends - np.arange(len(caption))
-
-
-def _count(caption: Integers, ngram: Integers) -> Counts:
-    keys, count = np.unique(_join(caption, ngram), return_counts=True)
-    return Counts(keys >> _SHIFT, keys & _MASK, count)
+def _number(table: Integers, keys: Integers, first: int, new: int) -> tuple[Integers, int]:
+    """Number n-grams: those of the table from `first`, others from `new`; return the next new."""
+    distinct, which = np.unique(keys, return_inverse=True)
+    found = _find(table, distinct)
+    unknown = np.flatnonzero(found == len(table))
+    found += first
+    found[unknown] = new + np.arange(len(unknown))
+    return found[which], new + len(unknown)
