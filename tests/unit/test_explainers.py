@@ -4,53 +4,25 @@ from __future__ import annotations
 
 import pytest
 import torch
-from linear_captioner import CHANNELS, SIZE, VOCABULARY, linear_subject
+from linear_captioner import SIZE, VOCABULARY, linear_subject
 from torch import nn
+from toy_subjects import (
+    BATCH,
+    CONFIGS,
+    LENGTHS,
+    WORDS,
+    examples,
+    explain,
+    logits_of,
+    regions_subject,
+    some_regions,
+    toy_subject,
+)
 
 from capscope.errors import CapscopeError
 from capscope.explain import EXPLAINERS, explainer_class
 from capscope.explain.controls import InitialDecoder, RandomDecoder
-from capscope.explain.explanation import Explanation
 from capscope.explain.subject import Subject
-from capscope.features.grid import GridExtractor
-from capscope.models.gridtd import GridTD
-
-BATCH, WORDS = 3, 4
-LENGTHS = torch.tensor([4, 2, 3])
-
-
-def examples(seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.rand(BATCH, 3, SIZE, SIZE, generator=generator) + 0.1
-    word_ids = torch.randint(1, 4, (BATCH, WORDS), generator=generator)
-    return images, word_ids
-
-
-def explain(name: str, subject: Subject, epsilon: float = 1e-7) -> Explanation:
-    images, word_ids = examples()
-    explainer = explainer_class(name)(subject, epsilon)
-    return explainer.explain(images, subject.look(images), subject.inputs(word_ids), LENGTHS)
-
-
-def logits(subject: Subject, images: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    with torch.no_grad():
-        hidden = subject.captioner.hidden(subject.look(images), inputs[:, :-1])
-        return subject.captioner.readout(hidden.values, inputs[:, 1:])
-
-
-def gridtd_subject() -> Subject:
-    torch.manual_seed(3)
-    network = nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(4, CHANNELS, 3, padding=1),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-    )
-    extractor = GridExtractor("toy", network, SIZE, layer="5", scale=2.0, positions=4)
-    captioner = GridTD(len(VOCABULARY), extractor.dim, embedding=6, hidden=8, attention=5)
-    return Subject(captioner.eval(), VOCABULARY, extractor)
 
 
 @pytest.mark.parametrize("name", ["lrp", "gradient_x_input", "gradient_lrp"])
@@ -59,12 +31,12 @@ def test_pixels_of_a_linear_model_equal_what_each_pixel_adds_to_the_logit(name: 
     images, word_ids = examples()
     inputs = subject.inputs(word_ids)
     found = explain(name, subject).pixels
-    whole = logits(subject, images, inputs)
+    whole = logits_of(subject, subject.look(images), inputs)
     for row in range(SIZE):
         for column in range(SIZE):
             without = images.clone()
             without[:, :, row, column] = 0
-            added = whole - logits(subject, without, inputs)
+            added = whole - logits_of(subject, subject.look(without), inputs)
             for n, length in enumerate(LENGTHS.tolist()):
                 torch.testing.assert_close(
                     found[n, :length, row, column], added[n, :length], atol=2e-5, rtol=1e-3
@@ -105,7 +77,7 @@ def test_gradcam_of_a_linear_model_is_the_positive_part_of_each_cells_contributi
 
 @pytest.mark.parametrize("name", ["gradient_x_input", "gradcam"])
 def test_gradients_of_gridtd_equal_plain_autograd_word_by_word(name: str) -> None:
-    subject = gridtd_subject()
+    subject = toy_subject()
     images, word_ids = examples()
     inputs = subject.inputs(word_ids)
     found = explain(name, subject)
@@ -133,12 +105,26 @@ def test_gradients_of_gridtd_equal_plain_autograd_word_by_word(name: str) -> Non
 
 
 def test_attention_is_what_the_captioner_attends_to() -> None:
-    subject = gridtd_subject()
+    subject = toy_subject()
     images, word_ids = examples()
     attended = subject.captioner.hidden(subject.look(images), subject.inputs(word_ids)[:, :-1])
     found = explain("attention", subject)
     assert found.grid[0].equal(attended.attention[0].detach())
     assert found.words is None
+
+
+def test_attention_of_several_heads_is_their_mean_or_that_of_one() -> None:
+    subject = toy_subject("aoa")
+    images, word_ids = examples()
+    heads = subject.captioner.hidden(subject.look(images), subject.inputs(word_ids)[:, :-1])
+    count = heads.attention.shape[2]
+    assert count > 1
+    each = [explain("attention", subject, head=head).grid for head in range(count)]
+    for head, one in enumerate(each):
+        assert one[0].equal(heads.attention[0, :, head].detach())
+    torch.testing.assert_close(explain("attention", subject).grid, torch.stack(each).mean(0))
+    with pytest.raises(CapscopeError, match=f"head {count} does not exist: AoA has {count}"):
+        explain("attention", subject, head=count)
 
 
 def test_attention_of_a_captioner_without_any_is_an_error_that_says_so() -> None:
@@ -147,7 +133,7 @@ def test_attention_of_a_captioner_without_any_is_an_error_that_says_so() -> None
 
 
 def test_the_feature_norm_is_the_same_for_every_word() -> None:
-    subject = gridtd_subject()
+    subject = toy_subject()
     found = explain("feature_norm", subject)
     images, _ = examples()
     norm = subject.look(images).cells[..., : subject.network.channels].norm(dim=-1)
@@ -158,7 +144,7 @@ def test_the_feature_norm_is_the_same_for_every_word() -> None:
 
 @pytest.mark.parametrize("name", ["random_decoder", "initial_decoder"])
 def test_a_random_decoder_leaves_the_trained_one_alone_and_is_repeatable(name: str) -> None:
-    subject = gridtd_subject()
+    subject = toy_subject()
     before = {name: value.clone() for name, value in subject.captioner.state_dict().items()}
     first, second = explain(name, subject), explain(name, subject)
     assert all(value.equal(before[name]) for name, value in subject.captioner.state_dict().items())
@@ -167,7 +153,7 @@ def test_a_random_decoder_leaves_the_trained_one_alone_and_is_repeatable(name: s
 
 
 def test_random_decoders_forget_every_weight() -> None:
-    subject = gridtd_subject()
+    subject = toy_subject()
     trained = dict(subject.captioner.named_parameters())
     drawn = dict(RandomDecoder(subject).explained().named_parameters())
     initial = dict(InitialDecoder(subject).explained().named_parameters())
@@ -177,7 +163,7 @@ def test_random_decoders_forget_every_weight() -> None:
 
 
 def test_a_random_decoder_has_weights_as_large_as_the_trained_ones() -> None:
-    subject = gridtd_subject()
+    subject = toy_subject()
     with torch.no_grad():
         subject.captioner.words.weight.mul_(7).add_(3)
     weight = subject.captioner.words.weight
@@ -188,15 +174,18 @@ def test_a_random_decoder_has_weights_as_large_as_the_trained_ones() -> None:
 
 
 def test_raw_attention_is_enlarged_in_place_and_keeps_its_sum() -> None:
-    found = explain("attention", gridtd_subject())
+    found = explain("attention", toy_subject())
     torch.testing.assert_close(found.pixels.sum((-2, -1)), found.grid.sum(-1))
     quadrants = found.pixels.unflatten(-1, (2, -1)).unflatten(-3, (2, -1)).sum((-3, -1))
     assert quadrants[0, 0].flatten().argmax() == found.grid[0, 0].argmax()
 
 
+@pytest.mark.parametrize("captioner", CONFIGS)
 @pytest.mark.parametrize("name", EXPLAINERS)
-def test_every_explainer_gives_maps_of_all_words_and_zeros_beyond_the_caption(name: str) -> None:
-    subject = gridtd_subject()
+def test_every_explainer_gives_maps_of_all_words_and_zeros_beyond_the_caption(
+    name: str, captioner: str
+) -> None:
+    subject = toy_subject(captioner)
     found = explain(name, subject, epsilon=0.01)
     assert found.grid.shape == (BATCH, WORDS, 4)
     assert found.pixels.shape == (BATCH, WORDS, SIZE, SIZE)
@@ -211,7 +200,7 @@ def test_every_explainer_gives_maps_of_all_words_and_zeros_beyond_the_caption(na
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_a_caption_is_explained_alike_alone_and_in_a_batch(name: str) -> None:
-    subject = gridtd_subject()
+    subject = toy_subject()
     images, word_ids = examples()
     together = explain(name, subject, epsilon=0.01)
     alone = explainer_class(name)(subject, 0.01).explain(
@@ -224,9 +213,21 @@ def test_a_caption_is_explained_alike_alone_and_in_a_batch(name: str) -> None:
     torch.testing.assert_close(alone.pixels[0], together.pixels[1, :2], atol=1e-6, rtol=1e-3)
 
 
+@pytest.mark.parametrize("captioner", CONFIGS)
+@pytest.mark.parametrize("name", EXPLAINERS)
+def test_regions_that_are_padding_get_nothing(name: str, captioner: str) -> None:
+    subject, features = regions_subject(captioner), some_regions()
+    inputs = subject.inputs(examples()[1])
+    found = explainer_class(name)(subject).explain(None, features, inputs, LENGTHS)
+    assert found.pixels is None
+    assert found.grid.isfinite().all()
+    assert found.grid[1, :, -1].eq(0).all()
+    assert found.grid[0, 0].ne(0).any()
+
+
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_without_images_explanations_end_at_the_visual_features(name: str) -> None:
-    subject = gridtd_subject()
+    subject = toy_subject()
     images, word_ids = examples()
     blind = Subject(subject.captioner, VOCABULARY)
     features = subject.look(images)
