@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from capscope.features.visual import Features
 from capscope.models.gridtd import GridTD
 from capscope.relevance.backward import word_relevance
-from capscope.relevance.recursion import gridtd_lrp
+from capscope.relevance.recursion_gridtd import gridtd_lrp
 from capscope.relevance.rules import LRP
 
 

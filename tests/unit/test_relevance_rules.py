@@ -21,6 +21,9 @@ nn.init.normal_(NORM.bias)
 IDS = torch.tensor([3])
 ALPHA = torch.tensor([[0.2, 0.0, 0.7, 0.1]], dtype=torch.float64)
 VALID = torch.tensor([[True, True, False, True]])
+TWO_HEADS = torch.tensor([[[[0.2, 0.0, 0.7, 0.1], [0.5, 0.1, 0.1, 0.3]]]], dtype=torch.float64)
+GATE = nn.Linear(6, 5, dtype=torch.float64)
+OPENER = torch.randn(6, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
 GATES = torch.tensor([-1.0, 0.0, 2.0, 0.3, 5.0], dtype=torch.float64).sigmoid()
 WEIGHT = torch.randn(8, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
@@ -49,6 +52,21 @@ def valid_mean_twin(r: Tensor, x: Tensor) -> list[Tensor]:
     found = torch.zeros_like(x)
     found[VALID] = reference.mean(x[VALID], r[0], EPSILON)
     return [found]
+
+
+def heads_twin(r: Tensor, values: Tensor, heads: tuple[int, ...]) -> Tensor:
+    """Each head is an attention of its own over its columns."""
+    found = torch.zeros_like(values)
+    for head in heads:
+        columns = slice(3 * head, 3 * head + 3)
+        found[:, columns] = reference.context(
+            TWO_HEADS[0, 0, head], values[:, columns], r[columns], EPSILON
+        )
+    return found
+
+
+def biasless_twin(r: Tensor, x: Tensor) -> list[Tensor]:
+    return [reference.weighted_sum(x, TABLE.weight, TABLE.weight @ x, r, EPSILON)]
 
 
 def candidate_twin(r: Tensor, x: Tensor) -> list[Tensor]:
@@ -114,6 +132,55 @@ CASES = [
         [(1, 4, 3)],
         lambda x: ops.attend(ALPHA.unsqueeze(0), x),
         lambda r, x: [reference.context(ALPHA[0], x[0], r[0, 0], EPSILON).unsqueeze(0)],
+    ),
+    Case(
+        "attention of two heads, constant weights",
+        LRP,
+        [(1, 4, 6)],
+        lambda x: ops.attend(TWO_HEADS, x),
+        lambda r, x: [heads_twin(r[0, 0], x[0], (0, 1)).unsqueeze(0)],
+    ),
+    Case(
+        "attention of two heads, one explained",
+        replace(LRP, head=1),
+        [(1, 4, 6)],
+        lambda x: ops.attend(TWO_HEADS, x),
+        lambda r, x: [heads_twin(r[0, 0], x[0], (1,)).unsqueeze(0)],
+    ),
+    Case(
+        "gated linear unit, constant gate",
+        LRP,
+        [(6,)],
+        lambda x: ops.gated_linear(TABLE, x, GATE, OPENER),
+        lambda r, x: linear_twin(r, x),
+    ),
+    Case(
+        "linear, divided without its bias",
+        replace(LRP, divisors=frozenset({"this one"})),
+        [(6,)],
+        lambda x: ops.linear(TABLE, x, "this one"),
+        biasless_twin,
+    ),
+    Case(
+        "another linear layer is divided as usual",
+        replace(LRP, divisors=frozenset({"this one"})),
+        [(6,)],
+        lambda x: ops.linear(TABLE, x, "that one"),
+        linear_twin,
+    ),
+    Case(
+        "candidate, divided before tanh",
+        LRP,
+        [(5,)],
+        ops.candidate,
+        lambda r, x: [x * r / reference.stabilised(x, EPSILON)],
+    ),
+    Case(
+        "candidate, divided after tanh",
+        replace(LRP, divisors=frozenset({"this one"})),
+        [(5,)],
+        lambda x: ops.candidate(x, "this one"),
+        lambda r, x: [x * r / reference.stabilised(torch.tanh(x), EPSILON)],
     ),
     Case(
         "layer normalisation, epsilon",

@@ -112,6 +112,9 @@ class SumCaptioner(Captioner):
 
     words: nn.Linear
     dropout: nn.Dropout
+    hidden_size: int
+    parity: bool
+    """As published: among other things, padded regions take part."""
 
     @abstractmethod
     def summands(self, features: Features, word_ids: Tensor) -> Summands:
