@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import torch
 from image_networks import Golden, assert_close, residual, vgg
 from torch import Tensor, nn
 
@@ -40,6 +41,11 @@ def tolerance(golden: Golden) -> float:
     return float(golden.meta.get("tolerance", 1e-5))
 
 
+def same_output(network: nn.Module, x: Tensor, expected: Tensor, tolerance: float) -> None:
+    with torch.no_grad():
+        assert_close(network(x), expected, tolerance)
+
+
 def pixels(network: nn.Module, rules: ImageRules, x: Tensor, start: Tensor) -> Tensor:
     """Return the map of one word per image."""
     return ImageRelevance(network, rules).maps(x, start[:, None])[:, 0]
@@ -60,6 +66,7 @@ def test_pixels_of_the_vgg_stack(
     network = vgg(stack.meta["cfg"], stack.weights("vgg.w."))
     found = pixels(network, rules, stack["vgg.x"], stack[f"vgg.{start}"])
     assert_close(found, stack[f"vgg.{expected}"], tolerance(stack))
+    same_output(network, stack["vgg.x"], stack["vgg.y"], tolerance(stack))
 
 
 def test_relevance_at_every_layer_of_the_vgg_stack(stack: Golden) -> None:
@@ -109,6 +116,7 @@ def test_relevance_at_every_module_of_the_residual_stack(
     if case != "res":
         found = pixels(network, LRP_PUBLISHED, x, start)
         assert_close(found, stack2[f"{case}.out"], tolerance(stack2))
+        same_output(network, x, stack2[f"{case}.y"], tolerance(stack2))
 
 
 @pytest.mark.parametrize("place", ["at the image", "inside the network"])
@@ -132,6 +140,7 @@ def test_alpha_beta_convolutions(layers: Golden, place: str) -> None:
         network = conv if place == "at the image" else nn.Sequential(nn.MaxPool2d(1), conv)
         found = pixels(network, rules, layers[f"{case}.x"], layers[f"{case}.R"])
         assert_close(found, layers[f"{case}.out"], tolerance(layers))
+        same_output(conv, layers[f"{case}.x"], layers[f"{case}.y"], tolerance(layers))
 
 
 def test_pools(layers: Golden) -> None:
@@ -145,6 +154,7 @@ def test_pools(layers: Golden) -> None:
         network = pool(int(kernel), int(stride or kernel), int(padding or 0))
         found = pixels(nn.Sequential(network), LRP, layers[f"{case}.x"], layers[f"{case}.R"])
         assert_close(found, layers[f"{case}.out"], tolerance(layers))
+        same_output(network, layers[f"{case}.x"], layers[f"{case}.y"], tolerance(layers))
 
 
 @pytest.mark.parametrize("rule", ["epsilon", "identity"])
@@ -155,6 +165,7 @@ def test_batch_norm(layers: Golden, rule: str) -> None:
     rules = ImageRules(batch_norm=rule)
     found = pixels(nn.Sequential(norm), rules, layers["bn.x"], layers["bn.R"])
     assert_close(found, layers[f"bn_{rule}.out"], tolerance(layers))
+    same_output(norm, layers["bn.x"], layers["bn.y"], tolerance(layers))
 
 
 def test_residual_sum(layers: Golden) -> None:

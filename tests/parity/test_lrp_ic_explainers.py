@@ -10,7 +10,9 @@ import pytest
 import torch
 from image_networks import GOLDEN, Golden
 from original_captioners import captioner_of, cells, close
+from PIL import Image as Pillow
 
+from capscope.data.images import preprocess
 from capscope.data.vocabulary import Vocabulary
 from capscope.explain import explainer_class
 from capscope.explain.explanation import Explanation
@@ -78,6 +80,11 @@ def test_every_published_explanation_from_image_to_maps(golden: Golden) -> None:
             close(found.grid[0, chosen], expected, RELATIVE)
         else:
             close(found.pixels[0, chosen], expected.sum(1), RELATIVE)
+
+
+def test_the_explained_image_is_the_stored_picture(golden: Golden) -> None:
+    picture = Pillow.fromarray(golden.arrays["img_uint8"])
+    close(preprocess(picture, picture.width).unsqueeze(0), golden["img"], RELATIVE)
 
 
 def test_a_word_has_an_image_of_its_own_without_the_published_accumulation(golden: Golden) -> None:

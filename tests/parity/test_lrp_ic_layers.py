@@ -35,6 +35,8 @@ def test_linear_rule_of_the_image_network(golden: Golden) -> None:
             golden[f"{name}.x"], golden[f"{name}.w"], bias, golden[f"{name}.R"]
         )
         close(found, golden[f"{name}.out"], RELATIVE)
+        y = golden[f"{name}.x"] @ golden[f"{name}.w"].T + golden[f"{name}.b"]
+        close(y, golden[f"{name}.y"], RELATIVE)
 
 
 def test_sums_and_means_stabilise_the_sum(golden: Golden) -> None:
@@ -47,6 +49,7 @@ def test_sums_of_exactly_zero(golden: Golden) -> None:
     more = Golden("lrp_ic/conv_stack2.npz")
     found = published_mean(more["meandim2.x"], more["meandim2.R"])
     close(found, more["meandim2.out"], RELATIVE)
+    close(found, more["sumdim2.out"], RELATIVE)
 
 
 def test_decoder_rule_of_the_twin_and_of_the_engine(golden: Golden) -> None:
