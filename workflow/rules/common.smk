@@ -40,6 +40,8 @@ KARPATHY = [config["dataset"]["karpathy"][key] for key in ("annotations", "insta
 SOURCES = [str(expand_path(path)) for path in KARPATHY if path and READER == "karpathy"]
 TRAINED = GRID["weights"] == "trained"
 WEIGHTS = [] if GRID["weights"] in ("trained", "download") else [str(expand_path(GRID["weights"]))]
+REGIONS = config["features"]["regions"]
+DETECTED = REGIONS["weights"] == "trained"
 
 # Masks tell where an object is; only drawn scenes can be drawn again without it.
 MASKED = READER == "scenes" or config["dataset"]["karpathy"]["instances"] is not None

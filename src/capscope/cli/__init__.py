@@ -18,6 +18,7 @@ COMMANDS = {
     "explain": "Caption your own image and show which part of it made each word.",
     "data": "Prepare a data set: draw scenes, or check a Karpathy JSON and its images.",
     "backbone": "Train the small grid network on scenes.",
+    "detector": "Train the small detector on scenes.",
     "features": "Extract visual features into a feature store.",
     "vocabulary": "Build the vocabulary and encode the references.",
     "train": "Train a captioner; resumes by itself after an interruption.",

@@ -13,13 +13,15 @@ from capscope.cli.options import FOLDER, params_options
 @params_options
 @click.option(
     "--kind",
-    type=click.Choice(["grid"]),
+    type=click.Choice(["grid", "regions"]),
     default="grid",
     show_default=True,
-    help="What is taken from an image: grid, the cells of a convolutional network.",
+    help="What is taken from an image: the cells of a convolutional network, or the regions that "
+    "a detector finds.",
 )
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
 @click.option("--backbone", type=FOLDER, help="From `capscope backbone`, for weights: trained.")
+@click.option("--detector", type=FOLDER, help="From `capscope detector`, for weights: trained.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the feature store.")
 def command(
     params_files: tuple[Path, ...],
@@ -27,10 +29,16 @@ def command(
     kind: str,
     data_dir: Path,
     backbone: Path | None,
+    detector: Path | None,
     out: Path,
 ) -> None:
     """Extract visual features into a feature store."""
     from capscope.features.extract import prepare_features
+    from capscope.features.extract_regions import prepare_regions
     from capscope.params import load_params
 
-    prepare_features(out, data_dir, load_params(params_files, assignments), backbone)
+    params = load_params(params_files, assignments)
+    if kind == "grid":
+        prepare_features(out, data_dir, params, backbone)
+    else:
+        prepare_regions(out, data_dir, params, detector)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from capscope.features.fields import Field
+from capscope.features.visual import Features
 
 DETAILS: dict[str, str] = {
     "class_ids": "int32",
@@ -103,6 +104,17 @@ def pad_regions(images: Sequence[Regions], fields: Mapping[str, Field]) -> dict[
                     raise ValueError(f"{name} must be given for each of {count} regions")
                 rows[name][row, :count] = detail.numpy(force=True)
     return rows
+
+
+def batch_of(images: Sequence[Regions], most: int) -> Features:
+    """Return the regions of B images as a captioner takes them, padded to `most`."""
+    counts = torch.tensor([len(image.cells) for image in images])
+    cells = torch.zeros(len(images), most, images[0].cells.shape[1])
+    boxes = torch.zeros(len(images), most, 4)
+    for row, image in enumerate(images):
+        cells[row, : counts[row]], boxes[row, : counts[row]] = image.cells, image.boxes
+    valid = torch.arange(most) < counts[:, None]
+    return Features(cells, boxes, None if bool(valid.all()) else valid)
 
 
 def regions_of_row(arrays: Mapping[str, NDArray[Any]], row: int) -> Regions:

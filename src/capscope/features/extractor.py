@@ -1,0 +1,85 @@
+"""What turned images into the features of a store, whichever kind: found again from a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image as Pillow
+
+from capscope.errors import CapscopeError
+from capscope.features.grid import EXTRACTOR_FILE, WEIGHTS_FILE, GridExtractor
+from capscope.features.regions import batch_of
+from capscope.features.store import grid_boxes
+from capscope.features.visual import Features
+from capscope.files import read_json
+
+if TYPE_CHECKING:
+    from capscope.features.detector.protocol import Detector
+
+    Extractor: TypeAlias = GridExtractor | Detector
+
+EXTRACTOR_FILES = (EXTRACTOR_FILE, WEIGHTS_FILE)
+"""What a folder of features or a run holds of its extractor."""
+
+
+def load_extractor(folder: Path) -> Extractor | None:
+    """Rebuild the extractor that lies in a features or run folder; None if there is none.
+
+    Raises
+    ------
+    CapscopeError
+        Its files do not belong together, or it is of an unknown kind.
+    """
+    path = folder / EXTRACTOR_FILE
+    if not path.exists():
+        return None
+    spec = read_json(path)
+    if not isinstance(spec, dict) or "network" not in spec:
+        raise CapscopeError(f"{path} does not describe an extractor: it names no network")
+    if spec.get("kind", "grid") == "grid":
+        return GridExtractor.load(folder)
+    if spec["network"] == "small":
+        from capscope.features.detector.small_detector import SmallDetector
+
+        return SmallDetector.load(folder)
+    raise CapscopeError(f"{path} describes an unknown detector {spec['network']!r}")
+
+
+def build_detector(settings: Mapping[str, Any], trained: Path | None = None) -> Detector:
+    """Build the detector that the parameters ``features.regions`` name.
+
+    Parameters
+    ----------
+    settings : mapping
+        ``network``, ``weights``, ``regions``, ...
+    trained : Path, optional
+        Folder of what ``capscope detector`` trained, for ``weights: trained``.
+    """
+    name, weights = settings["network"], settings["weights"]
+    if (name == "small") != (weights == "trained"):
+        raise CapscopeError(
+            f"features.regions: network {name!r} with weights {weights!r}; 'trained' goes with "
+            "'small' only"
+        )
+    if name == "small":
+        if trained is None:
+            raise CapscopeError("features.regions.network is small: give the folder of --detector")
+        from capscope.features.detector.small_detector import SmallDetector
+
+        return SmallDetector.trained(trained, settings["regions"])
+    raise CapscopeError(f"unknown detector {name!r} in features.regions.network")
+
+
+def look(extractor: Extractor, pictures: Sequence[NDArray[np.uint8]]) -> Features:
+    """Return the features of RGB images (height, width, 3), as a store of them would."""
+    if not isinstance(extractor, GridExtractor):
+        return batch_of(extractor.detect(pictures), extractor.most)
+    images = torch.stack([extractor.preprocess(Pillow.fromarray(one)) for one in pictures])
+    with torch.inference_mode():
+        cells = extractor(images)
+    return Features(cells, grid_boxes(extractor.grid).expand(len(cells), -1, -1))
