@@ -158,6 +158,8 @@ def _called(function: Any, arguments: Any) -> Any:
         return b""
     if place == ("collections", "OrderedDict"):
         return {key: value for pairs in arguments for key, value in pairs}
+    if place == ("collections", "defaultdict"):
+        return {}
     raise CapscopeError(
         "it holds more than arrays and plain data, and a pickle can run code "
         f"({named.module}.{named.name})"
@@ -190,7 +192,9 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
-    place = max(i for i, item in enumerate(stack) if item is MARK)
+    place = len(stack) - 1
+    while stack[place] is not MARK:  # an empty stack ends this as an IndexError
+        place -= 1
     items = stack[place + 1 :]
     del stack[place:]
     return items
