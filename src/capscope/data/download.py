@@ -124,9 +124,11 @@ def _part(path: Path) -> Iterator[BinaryIO]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise CapscopeError(f"another process is downloading {path}") from error
-            yield stream
-            if part.exists() and not part.stat().st_size:
-                part.unlink()
+            try:
+                yield stream
+            finally:
+                if part.exists() and not part.stat().st_size:
+                    part.unlink()
 
 
 def _checked(path: Path, checksum: str | None) -> Path:
