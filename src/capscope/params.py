@@ -77,8 +77,28 @@ def validate(params: Mapping[str, Any]) -> None:
 
     validator = jsonschema.Draft202012Validator(schema())
     problems = [line for error in validator.iter_errors(params) for line in _explain(error)]
+    problems = problems or list(_broken_chains(params["systems"]))
     if problems:
         raise CapscopeError("wrong parameters:\n" + "\n".join(sorted(set(problems))))
+
+
+def _broken_chains(systems: Mapping[str, Any]) -> Iterator[str]:
+    """Say which stages have no parameters, or lead back to themselves by their ``from``."""
+    for name, settings in systems.items():
+        for number, listed in enumerate(settings["stages"]):
+            chain, key = [listed], f"stages.{number}"
+            while chain[-1] in settings and chain.count(chain[-1]) == 1:
+                key = f"{chain[-1]}.from"
+                before = settings[chain[-1]].get("from")
+                if before is None:
+                    break
+                chain.append(before)
+            else:
+                place = f"  systems.{name}.{key}: "
+                if chain[-1] not in settings:
+                    yield f"{place}the system has no section {chain[-1]!r}"
+                else:
+                    yield f"{place}a circle: {' <- '.join(chain)}; one stage must start anew (xe)"
 
 
 def _explain(error: ValidationError) -> Iterator[str]:

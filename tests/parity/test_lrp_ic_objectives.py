@@ -17,11 +17,11 @@ from capscope.relevance.reweighting import inference_weights
 from capscope.training.batches import CaptionBatch
 from capscope.training.objectives import (
     caption_log_probs,
-    caption_reward,
     cross_entropy,
     scheduled_sampling,
     self_critical_loss,
 )
+from capscope.training.rewards import CaptionReward
 
 ABSOLUTE = 1e-5
 KINDS = ["gridtd", "gridtd_bu"]
@@ -131,6 +131,30 @@ def spoken_part(word_ids: Tensor, end: int) -> Tensor:
     return (torch.cumsum(word_ids == end, 1) - (word_ids == end).long()) == 0
 
 
+def published_reward(
+    word_ids: Tensor,
+    baseline: Tensor,
+    references: list[list[list[int]]],
+    *,
+    start: int,
+    end: int,
+    weights: tuple[float, float] = (1.0, 0.0),
+) -> np.ndarray:
+    """Reward of drawn captions minus that of baseline captions, by the published conventions."""
+    reward = CaptionReward(
+        references,
+        start=start,
+        end=end,
+        cider_weight=weights[0],
+        bleu_weight=weights[1],
+        frequencies="batch",
+        end_token="references",
+    )
+    images = 2 * list(range(len(references)))
+    scores = reward.score([*word_ids.tolist(), *baseline.tolist()], images)
+    return scores[: len(references)] - scores[len(references) :]
+
+
 def references_of(all_caps: Tensor, start: int, end: int) -> list[list[list[int]]]:
     return [
         [[word for word in row if word not in (0, start, end)] for row in image]
@@ -159,9 +183,7 @@ def test_self_critical_training(kind: str, mode: str) -> None:
 
     references = references_of(case[f"{kind}/all_caps"], start, end)
     for name, weights in {"reward": (1.0, 0.0), "reward_half_bleu": (0.5, 0.5)}.items():
-        reward = caption_reward(
-            drawn, greedy, references, start=start, end=end, weights=weights, parity=True
-        )
+        reward = published_reward(drawn, greedy, references, start=start, end=end, weights=weights)
         expected = case.arrays[f"{kind}/{mode}_{name}"]
         np.testing.assert_allclose(np.repeat(reward[:, None], steps, 1), expected, atol=1e-12)
         log_probs = MODES[mode](model)(captioner, features, drawn)
@@ -190,7 +212,7 @@ def test_self_critical_loss_of_the_first_fixtures(golden: Golden, mode: str) -> 
     equal(log_probs[counted], expected[counted])
     greedy = with_end(golden["scst_greedy"], end)
     references = references_of(golden["all_caps"], start, end)
-    reward = caption_reward(drawn, greedy, references, start=start, end=end, parity=True)
+    reward = published_reward(drawn, greedy, references, start=start, end=end)
     np.testing.assert_allclose(reward, golden.arrays[f"{mode}_reward"][:, 0], atol=1e-12)
     loss = self_critical_loss(log_probs, drawn, torch.from_numpy(reward), end=end)
     equal(loss, golden[f"{mode}_loss"])
@@ -251,8 +273,6 @@ def test_half_of_the_reward_can_be_bleu(golden: Golden) -> None:
     start, end = special(golden)
     drawn, greedy = (with_end(golden[f"scst_{name}"], end) for name in ("sample", "greedy"))
     references = references_of(golden["all_caps"], start, end)
-    reward = caption_reward(
-        drawn, greedy, references, start=start, end=end, weights=(0.5, 0.5), parity=True
-    )
+    reward = published_reward(drawn, greedy, references, start=start, end=end, weights=(0.5, 0.5))
     expected = golden.arrays["scst_reward_half_bleu"][:, 0]
     np.testing.assert_allclose(reward, expected, atol=1e-12)

@@ -22,9 +22,9 @@ ROOMS = {
     "relevance": FOUNDATION | {"data", "features"},
     "models": FOUNDATION | {"data", "features", "relevance"},
     "importers": FOUNDATION | {"data", "features", "models"},
-    "metrics": FOUNDATION | {"data"},
+    "metrics": FOUNDATION | {"data", "pickled_arrays"},
     "decoding": FOUNDATION | {"data", "features", "models"},
-    "training": FOUNDATION | {"data", "features", "models", "decoding", "metrics"},
+    "training": FOUNDATION | {"data", "features", "relevance", "models", "decoding", "metrics"},
     "explain": FOUNDATION | {"data", "features", "relevance", "models", "decoding"},
     "benchmarks": FOUNDATION
     | {"data", "features", "relevance", "models", "decoding", "metrics", "explain"},

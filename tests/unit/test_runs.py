@@ -191,8 +191,8 @@ def test_unknown_systems_and_stages_are_refused(tmp_path, folders, params):
     arguments = [folders["data"], folders["vocabulary"], folders["features"], params]
     with pytest.raises(CapscopeError, match="no system 'other'"):
         train_run(tmp_path, *arguments, system="other", stage="xe", seed=1)
-    with pytest.raises(CapscopeError, match="no stage 'scst'"):
-        train_run(tmp_path, *arguments, system="gridtd", stage="scst", seed=1)
+    with pytest.raises(CapscopeError, match="no stage 'guess'; it has: xe, scst"):
+        train_run(tmp_path, *arguments, system="gridtd", stage="guess", seed=1)
 
 
 def test_features_of_other_images_are_refused(tmp_path, folders, params):

@@ -19,13 +19,16 @@ COLOURS = ["red", "blue", "green"]
 ROOT = Path(__file__).parents[2]
 
 
-def tiny_params(**xe: Any) -> Params:
-    """Return the default parameters with a small model and short training."""
-    recipe = {"epochs": 2, "batch_size": 16, "validation_images": 6, "patience": 2, **xe}
+def tiny_params(**recipe: Any) -> Params:
+    """Return the default parameters with a small model and short training, in all stages."""
+    recipe = {"epochs": 2, "batch_size": 16, "validation_images": 6, "patience": 2, **recipe}
     model = {"embedding": 12, "hidden": 16, "attention": 10}
+    tuning = {**recipe, "batch_size": 8}
+    system = {"model": model, "vocabulary": {"min_count": 1}, "xe": recipe, "lrp_xe": tuning}
+    system |= {"scst": {**tuning, "samples": 2}, "lrp_scst": {**tuning, "samples": 2}}
     overlay = {
         "dataset": {"name": "tiny"},
-        "systems": {"gridtd": {"model": model, "vocabulary": {"min_count": 1}, "xe": recipe}},
+        "systems": {"gridtd": system},
         "decoding": {"beam": 2, "max_length": 10, "batch_size": 4},
     }
     return merge(load_params([ROOT / "params.yaml"]), overlay)

@@ -109,3 +109,12 @@ def features_of(wildcards):
     """Return the manifest of the visual features that a system reads."""
     kind = SYSTEMS[wildcards.system]["features"]
     return f"results/{wildcards.dataset}/features/{kind}/manifest.json"
+
+
+def start_of(wildcards):
+    """Return the manifest of the run that a stage's first weights come from, if it has one."""
+    settings = SYSTEMS[wildcards.system][wildcards.stage]
+    folder = f"results/{wildcards.dataset}/runs/{wildcards.system}"
+    if "from" not in settings:
+        return []
+    return f"{folder}/{settings['from']}/seed{wildcards.seed}/manifest.json"

@@ -3,6 +3,7 @@ rule train_captioner:
         data="results/{dataset}/data/manifest.json",
         vocabulary="results/{dataset}/vocabulary/{system}/manifest.json",
         features=features_of,
+        start=start_of,
     output:
         "results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
     log:
@@ -20,6 +21,7 @@ rule train_captioner:
         data=subpath(input.data, parent=True),
         vocabulary=subpath(input.vocabulary, parent=True),
         features=subpath(input.features, parent=True),
+        start=lambda wildcards, input: f"--from {Path(input.start).parent}" if input.start else "",
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
         captioner=lookup(dpath="systems/{system}/captioner", within=config),
@@ -28,5 +30,5 @@ rule train_captioner:
     shell:
         "capscope train --params {params.file} --system {wildcards.system}"
         " --stage {wildcards.stage} --seed {wildcards.seed} --data {params.data}"
-        " --vocabulary {params.vocabulary} --features {params.features}"
+        " --vocabulary {params.vocabulary} --features {params.features} {params.start}"
         " --out {params.out} 2>&1 | tee {log}"

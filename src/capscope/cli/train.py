@@ -12,7 +12,7 @@ from capscope.cli.options import FOLDER, params_options
 @click.command()
 @params_options
 @click.option("--system", required=True, help="Name of the system in the parameters.")
-@click.option("--stage", default="xe", show_default=True, help="Training stage.")
+@click.option("--stage", default="xe", show_default=True, help="xe, scst, lrp_xe, lrp_scst.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of weights and order.")
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
 @click.option(
@@ -20,6 +20,12 @@ from capscope.cli.options import FOLDER, params_options
 )
 @click.option(
     "--features", "features_dir", type=FOLDER, required=True, help="From `capscope features`."
+)
+@click.option(
+    "--from",
+    "from_dir",
+    type=FOLDER,
+    help="Run whose weights the stage starts from; the stages scst, lrp_xe, lrp_scst need one.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 def command(
@@ -31,6 +37,7 @@ def command(
     data_dir: Path,
     vocabulary_dir: Path,
     features_dir: Path,
+    from_dir: Path | None,
     out: Path,
 ) -> None:
     """Train a captioner; resumes by itself after an interruption."""
@@ -39,7 +46,15 @@ def command(
 
     params = load_params(params_files, assignments)
     trained = train_run(
-        out, data_dir, vocabulary_dir, features_dir, params, system=system, stage=stage, seed=seed
+        out,
+        data_dir,
+        vocabulary_dir,
+        features_dir,
+        params,
+        system=system,
+        stage=stage,
+        seed=seed,
+        from_dir=from_dir,
     )
     if not trained:
         click.echo(f"{out} already holds this run; delete it to train again", err=True)

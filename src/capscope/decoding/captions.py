@@ -10,9 +10,8 @@ from tqdm import tqdm
 
 from capscope.data.annotations import open_dataset
 from capscope.data.vocabulary import Vocabulary
-from capscope.decoding.beam import beam_search
 from capscope.decoding.hypothesis import Hypothesis
-from capscope.decoding.sampling import greedy_search
+from capscope.decoding.methods import search_images
 from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore
 from capscope.features.visual import Features
@@ -24,34 +23,8 @@ from capscope.models.checkpoint import load_run
 def caption_images(
     captioner: Captioner, features: Features, vocabulary: Vocabulary, settings: Mapping[str, Any]
 ) -> list[Hypothesis]:
-    """Caption a batch of images as `settings` say; no caption has an unknown word.
-
-    Parameters
-    ----------
-    settings : mapping
-        ``method`` (greedy or beam), ``beam`` and ``max_length`` (words).
-    """
-    start = vocabulary.pad if vocabulary.start is None else vocabulary.start
-    forbidden = sorted(vocabulary.special_ids - {vocabulary.end})
-    longest = settings["max_length"]
-    if settings["method"] == "greedy":
-        return greedy_search(
-            captioner,
-            features,
-            start=start,
-            end=vocabulary.end,
-            max_length=longest,
-            forbidden=forbidden,
-        )
-    found = beam_search(
-        captioner,
-        features,
-        start=start,
-        end=vocabulary.end,
-        beam=settings["beam"],
-        max_length=longest,
-        forbidden=forbidden,
-    )
+    """Return one caption of each image of a batch, as `search_images` finds them."""
+    found = search_images(captioner, features, vocabulary, settings)
     return [hypotheses[0] for hypotheses in found]
 
 
@@ -63,8 +36,10 @@ def caption_split(
     settings: Mapping[str, Any],
     *,
     progress: str | None = None,
-) -> Iterator[tuple[int, Hypothesis]]:
-    """Yield image id and caption of many images, ``settings["batch_size"]`` at a time.
+) -> Iterator[tuple[int, list[Hypothesis]]]:
+    """Yield image id and captions of many images, ``settings["batch_size"]`` at a time.
+
+    The first caption is the one to show; methods that find several give the others behind it.
 
     Parameters
     ----------
@@ -75,19 +50,28 @@ def caption_split(
     with tqdm(total=len(image_ids), unit="image", desc=progress, disable=progress is None) as bar:
         for first in range(0, len(image_ids), size):
             ids = image_ids[first : first + size]
-            found = caption_images(captioner, store.read(ids), vocabulary, settings)
+            found = search_images(captioner, store.read(ids), vocabulary, settings, ids)
             yield from zip(ids, found, strict=True)
             bar.update(len(ids))
 
 
-def caption_record(image_id: int, hypothesis: Hypothesis, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return an entry of a COCO results file, with word ids and log-probabilities beside it."""
-    return {
-        "image_id": image_id,
-        "caption": vocabulary.decode(hypothesis.word_ids),
-        "word_ids": list(hypothesis.word_ids),
-        "log_probs": [round(value, 6) for value in hypothesis.log_probs],
-    }
+def caption_record(
+    image_id: int, hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """Return an entry of a COCO results file, with word ids and log-probabilities beside it.
+
+    Further captions of the image stand under ``others``, so that an image has one entry.
+    """
+    first, *others = (
+        {
+            "caption": vocabulary.decode(hypothesis.word_ids),
+            "word_ids": list(hypothesis.word_ids),
+            "log_probs": [round(value, 6) for value in hypothesis.log_probs],
+        }
+        for hypothesis in hypotheses
+    )
+    record = {"image_id": image_id, **first}
+    return {**record, "others": others} if others else record
 
 
 def decode_run(

@@ -21,7 +21,8 @@ class Hypothesis:
     log_probs : tuple of float
         Log-probability of each word, and of the end if the caption has `ended`.
     ended : bool
-        False if a published search was cut off before the end (only with ``parity``).
+        False if a published search was cut off before the end (only with ``parity``), or if the
+        end was removed with a bad ending.
     score : float
         What the search ranked by: the sum of `log_probs`, penalised or normalised as asked.
     """

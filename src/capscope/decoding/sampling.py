@@ -9,8 +9,14 @@ import torch
 from torch import Tensor
 
 from capscope.decoding.hypothesis import Hypothesis, searching
+from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner, Memory
+
+
+class NotFiniteError(CapscopeError):
+    """Nothing can be drawn from what the captioner says."""
+
 
 Choose = Callable[[Tensor, int], Tensor]
 """(B, K, V) log-probabilities and the step t -> (B, K) word ids."""
@@ -40,10 +46,12 @@ def roll_out(
     end: int,
     steps: int,
     rows: int = 1,
+    forbidden: Sequence[int] = (),
 ) -> Rollout:
     """Say one word after the other, each chosen by `choose`, until all rows ended or T = `steps`.
 
-    Keeps the captioner's mode and gradients as they are: the caller decides about dropout.
+    Keeps the captioner's mode and gradients as they are: the caller decides about dropout. Ids
+    that are `forbidden` are never said; probabilities are those among the others.
     """
     state = captioner.start(memory, rows)
     batch, device = next(iter(memory.values())).shape[0], next(iter(memory.values())).device
@@ -53,9 +61,11 @@ def roll_out(
     ended = torch.zeros(batch, rows, dtype=torch.bool, device=device)
     for t in range(steps):
         step = captioner.step(fed, state, memory)
-        state = step.state
-        chosen = choose(step.log_probs, t).masked_fill(ended, 0)
-        spoken = step.log_probs.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
+        state, known = step.state, step.log_probs
+        if forbidden:
+            known = forbid(known, forbidden).log_softmax(-1)
+        chosen = choose(known, t).masked_fill(ended, 0)
+        spoken = known.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
         log_probs.append(spoken.masked_fill(ended, 0.0))
         word_ids[:, :, t] = chosen
         ended = ended | (chosen == end)
@@ -90,30 +100,85 @@ def drawn(
     ----------
     generator : torch.Generator or None
         Source of randomness; None is torch's global one.
+    temperature, top_k, nucleus, forbidden
+        As `probabilities` takes them.
+
+    Raises
+    ------
+    NotFiniteError
+        When drawing from a captioner that has diverged, or that saw features with NaN.
+    """
+
+    def choose(log_probs: Tensor, t: int) -> Tensor:
+        flat = probabilities(log_probs, temperature, top_k, nucleus, forbidden).flatten(0, 1)
+        return torch.multinomial(flat, 1, generator=generator).view(log_probs.shape[:2])
+
+    return choose
+
+
+def drawn_at(
+    uniform: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    nucleus: float | None = None,
+    forbidden: Sequence[int] = (),
+) -> Choose:
+    """Draw as `drawn` does, with given random numbers: the same ones draw the same words.
+
+    Parameters
+    ----------
+    uniform : Tensor (B, K, T)
+        Numbers from [0, 1): word t of a row is the one at which the distribution function,
+        summed in the order of the word ids, first exceeds number t.
+    """
+
+    def choose(log_probs: Tensor, t: int) -> Tensor:
+        share = probabilities(log_probs, temperature, top_k, nucleus, forbidden)
+        total = share.double().cumsum(-1)
+        threshold = uniform[:, :, t, None].to(total) * total[..., -1:]
+        return torch.searchsorted(total, threshold, right=True).squeeze(-1)
+
+    return choose
+
+
+def probabilities(
+    log_probs: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    nucleus: float | None = None,
+    forbidden: Sequence[int] = (),
+) -> Tensor:
+    """Return the distribution (..., V) that words are drawn from.
+
+    Parameters
+    ----------
+    log_probs : Tensor (..., V)
     temperature : float
         Above 1 flattens, below 1 sharpens the distribution.
     top_k : int or None
-        Draw among the `top_k` likeliest words only.
+        Keep the `top_k` likeliest words only.
     nucleus : float or None
-        Draw among the fewest likeliest words whose probabilities sum to at least `nucleus`
+        Keep the fewest likeliest words whose probabilities sum to at least `nucleus`
         (Holtzman et al. 2020, "The curious case of neural text degeneration").
     forbidden : sequence of int
         Ids that are never drawn.
     """
-
-    def choose(log_probs: Tensor, t: int) -> Tensor:
-        logits = forbid(log_probs.detach() / temperature, forbidden)
-        if top_k is not None:
-            threshold = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
-            logits = logits.masked_fill(logits < threshold, -torch.inf)
-        if nucleus is not None:
-            ordered, order = logits.softmax(-1).sort(-1, descending=True)
-            beyond = ordered.cumsum(-1) - ordered >= nucleus
-            logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
-        flat = logits.softmax(-1).flatten(0, 1)
-        return torch.multinomial(flat, 1, generator=generator).view(logits.shape[:2])
-
-    return choose
+    logits = forbid(log_probs.detach() / temperature, forbidden)
+    if top_k is not None:
+        threshold = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
+    if nucleus is not None:
+        ordered, order = logits.softmax(-1).sort(-1, descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= nucleus
+        logits = logits.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+    share = logits.softmax(-1)
+    if not bool(share.isfinite().all()):
+        raise NotFiniteError(
+            "the captioner's probabilities are not finite: check its weights and the features "
+            "for NaN"
+        )
+    return share
 
 
 def forbid(scores: Tensor, word_ids: Sequence[int]) -> Tensor:
@@ -134,24 +199,76 @@ def greedy_search(
 ) -> list[Hypothesis]:
     """Caption each image by its most probable next word, at most `max_length` words, then end."""
 
-    def choose(log_probs: Tensor, t: int) -> Tensor:
-        if t == max_length:
-            return log_probs.new_full(log_probs.shape[:2], end, dtype=torch.long)
+    def likeliest(log_probs: Tensor, t: int) -> Tensor:
         return forbid(log_probs, forbidden).argmax(-1)
 
+    found = _spoken(captioner, features, likeliest, 1, start, end, max_length)
+    return [hypotheses[0] for hypotheses in found]
+
+
+def sample_search(
+    captioner: Captioner,
+    features: Features,
+    *,
+    start: int,
+    end: int,
+    max_length: int,
+    uniform: Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    nucleus: float | None = None,
+    forbidden: Sequence[int] = (),
+) -> list[list[Hypothesis]]:
+    """Draw K captions of each image, of at most `max_length` words, then end.
+
+    Parameters
+    ----------
+    uniform : Tensor (B, K, `max_length`)
+        Random numbers for `drawn_at`. With numbers of its own for each image, a caption does not
+        depend on what else is in the batch.
+    temperature, top_k, nucleus, forbidden
+        As `probabilities` takes them.
+
+    Returns
+    -------
+    list of list of Hypothesis
+        For each image its captions as drawn; log-probabilities are the captioner's own.
+    """
+    choose = drawn_at(
+        uniform, temperature=temperature, top_k=top_k, nucleus=nucleus, forbidden=forbidden
+    )
+    return _spoken(captioner, features, choose, uniform.shape[1], start, end, max_length)
+
+
+def _spoken(
+    captioner: Captioner,
+    features: Features,
+    choose: Choose,
+    rows: int,
+    start: int,
+    end: int,
+    max_length: int,
+) -> list[list[Hypothesis]]:
+    """Roll out `rows` captions of each image; one of `max_length` words can only end."""
+
+    def bounded(log_probs: Tensor, t: int) -> Tensor:
+        if t == max_length:
+            return log_probs.new_full(log_probs.shape[:2], end, dtype=torch.long)
+        return choose(log_probs, t)
+
     with searching(captioner):
+        memory = captioner.encode(features)
         rollout = roll_out(
-            captioner,
-            captioner.encode(features),
-            choose,
-            start=start,
-            end=end,
-            steps=max_length + 1,
+            captioner, memory, bounded, start=start, end=end, steps=max_length + 1, rows=rows
         )
     found = []
-    rows = zip(rollout.word_ids[:, 0].tolist(), rollout.log_probs[:, 0].tolist(), strict=True)
-    for word_ids, log_probs in rows:
-        length = word_ids.index(end)
-        spoken = tuple(log_probs[: length + 1])
-        found.append(Hypothesis(tuple(word_ids[:length]), spoken, True, sum(spoken)))
+    for word_ids, log_probs in zip(
+        rollout.word_ids.tolist(), rollout.log_probs.tolist(), strict=True
+    ):
+        hypotheses = []
+        for words, spoken in zip(word_ids, log_probs, strict=True):
+            length = words.index(end)
+            said = tuple(spoken[: length + 1])
+            hypotheses.append(Hypothesis(tuple(words[:length]), said, True, sum(said)))
+        found.append(hypotheses)
     return found

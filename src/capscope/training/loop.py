@@ -1,11 +1,11 @@
-"""The training loop."""
+"""The training loop: any stage, validation, and a state that survives being killed."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,23 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from capscope.data.captions import EncodedCaptions
-from capscope.data.vocabulary import Vocabulary
+from capscope.decoding.sampling import NotFiniteError
 from capscope.errors import CapscopeError
-from capscope.features.store import FeatureStore
 from capscope.models.captioner import Captioner
-from capscope.training.batches import Rows, epoch_batches, frame, image_of_row
-from capscope.training.objectives import cross_entropy
+from capscope.training.batches import Rows
 from capscope.training.schedules import Schedule
+from capscope.training.stages.stage import Outcome, Stage
 from capscope.training.state import Progress, discard_older, load_state, save_best, save_state
 
+SHOWN = ("loss", "reward", "cider")
+"""Measures that the progress bar shows."""
 Validate = Callable[[Captioner], Mapping[str, float]]
 """Scores a captioner on validation images; ``cider`` decides which epoch is best."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The ``xe`` section of a system's parameters."""
+    """What the parameters of all stages have in common; the rest is the stage's own."""
 
     epochs: int
     batch_size: int
@@ -37,30 +37,25 @@ class Recipe:
     schedule: str
     betas: tuple[float, float]
     clip_value: float
-    scheduled_sampling: float
     validation_images: int
     validation_beam: int
     patience: int
     checkpoint_seconds: float
 
-
-@dataclass(frozen=True)
-class Corpus:
-    """What is learnt from: references `rows` of `captions`, and the features of their images."""
-
-    captions: EncodedCaptions
-    rows: Rows
-    vocabulary: Vocabulary
-    store: FeatureStore
+    @classmethod
+    def split(cls, section: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
+        """Split a stage's section of the parameters into the recipe and what is the stage's."""
+        names = {entry.name for entry in fields(cls)}
+        own = {key: value for key, value in section.items() if key not in names | {"from"}}
+        return cls(**{name: section[name] for name in names}), own
 
 
 class Trainer:
-    """Trains a captioner with cross-entropy; goes on by itself from ``state/`` of its folder.
+    """Trains a captioner by a stage; goes on by itself from ``state/`` of its folder.
 
     Parameters
     ----------
-    captioner : Captioner
-    corpus : Corpus
+    stage : Stage
     validate : Validate
     recipe : Recipe
     seed : int
@@ -68,54 +63,58 @@ class Trainer:
         Holds the state, the best weights so far and TensorBoard's events.
     key : str
         Hash of everything that the result depends on.
+    fine_tuning : bool
+        The captioner is trained already: it is validated before the first step, as epoch 0, and
+        stays the best if no epoch is better.
     """
 
     def __init__(
         self,
-        captioner: Captioner,
-        corpus: Corpus,
+        stage: Stage,
         validate: Validate,
         recipe: Recipe,
         *,
         seed: int,
         folder: Path,
         key: str,
+        fine_tuning: bool = False,
     ) -> None:
-        self.captioner, self.corpus, self.validate = captioner, corpus, validate
+        self.stage, self.captioner, self.validate = stage, stage.captioner, validate
         self.recipe, self.seed, self.folder = recipe, seed, folder
+        self.fine_tuning = fine_tuning
         first, second = recipe.betas
         self.optimiser = torch.optim.Adam(
-            captioner.parameters(), recipe.learning_rate, betas=(first, second), fused=True
+            self.captioner.parameters(), recipe.learning_rate, betas=(first, second), fused=True
         )
         steps = recipe.epochs * len(self._batches(0))
         started = Progress(key, Schedule(recipe.schedule, recipe.learning_rate, steps))
         self.state_folder = folder / "state"
-        found = load_state(self.state_folder, captioner, self.optimiser, key)
+        found = load_state(self.state_folder, self.captioner, self.optimiser, key)
         self.progress = found or started
         self._saved = time.monotonic()
-        self._images = image_of_row(corpus.captions)
 
     def run(self) -> Progress:
         """Train to the last epoch, or until the score has not risen for `patience` epochs."""
         from torch.utils.tensorboard import SummaryWriter
 
-        progress, rows = self.progress, len(self.corpus.rows)
-        done = progress.epoch * rows + sum(
-            map(len, self._batches(progress.epoch)[: progress.batch])
-        )
+        progress, batches = self.progress, self._batches(self.progress.epoch)
+        an_epoch = sum(map(len, batches))
+        done = progress.epoch * an_epoch + sum(map(len, batches[: progress.batch]))
         with (
             SummaryWriter(str(self.folder / "tensorboard"), purge_step=progress.step) as board,
             tqdm(
-                total=self.recipe.epochs * rows, initial=done, unit="caption", mininterval=1.0
+                total=self.recipe.epochs * an_epoch,
+                initial=done,
+                unit=self.stage.unit,
+                mininterval=1.0,
             ) as bar,
         ):
+            if self.fine_tuning and progress.best_epoch is None:
+                self._log(self._judge({}), board, bar)
             while not self.finished():
                 bar.set_description(f"epoch {progress.epoch + 1}/{self.recipe.epochs}")
                 self._epoch(bar)
-                for row in self._close_epoch():
-                    board.add_scalar(f"{row['split']}/{row['metric']}", row["value"], row["step"])
-                shown = {row["metric"]: f"{row['value']:.3f}" for row in progress.rows[-3:]}
-                bar.set_postfix({name: shown[name] for name in ("loss", "cider")})
+                self._log(self._close_epoch(), board, bar)
         return progress
 
     def finished(self) -> bool:
@@ -124,33 +123,50 @@ class Trainer:
         return enough or self.progress.epoch >= self.recipe.epochs
 
     def _batches(self, epoch: int) -> list[Rows]:
-        lengths = self.corpus.captions.lengths[self.corpus.rows]
-        places = epoch_batches(lengths, self.recipe.batch_size, seed=self.seed, epoch=epoch)
-        return [self.corpus.rows[place] for place in places]
+        return self.stage.batches(self.recipe.batch_size, seed=self.seed, epoch=epoch)
+
+    def _log(self, rows: list[dict[str, Any]], board: Any, bar: tqdm[Any]) -> None:
+        for row in rows:
+            board.add_scalar(f"{row['split']}/{row['metric']}", row["value"], row["step"])
+        shown = {row["metric"]: f"{row['value']:.3f}" for row in rows}
+        bar.set_postfix({name: shown[name] for name in SHOWN if name in shown})
 
     def _epoch(self, bar: tqdm[Any]) -> None:
         """Train on what is left of the present epoch."""
         self.captioner.train()
-        for rows in self._batches(self.progress.epoch)[self.progress.batch :]:
-            self._step(rows)
-            bar.update(len(rows))
+        for batch in self._batches(self.progress.epoch)[self.progress.batch :]:
+            self._step(batch)
+            bar.update(len(batch))
             if time.monotonic() - self._saved >= self.recipe.checkpoint_seconds:
                 self._save()
 
-    def _step(self, rows: Rows) -> None:
+    def _step(self, batch: Rows) -> None:
         progress, recipe = self.progress, self.recipe
-        batch = frame(self.corpus.captions, rows, self.corpus.vocabulary)
-        features = self.corpus.store.read(self._images[rows])
         torch.manual_seed(
             int(np.random.SeedSequence([self.seed, progress.step]).generate_state(1)[0])
         )
-        own_words = torch.rand(len(rows)) < recipe.scheduled_sampling
         rate = progress.schedule.at(progress.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        loss = cross_entropy(self.captioner, features, batch, own_words)
-        value = loss.item()
+        outcome = self._outcome(batch)
+        outcome.loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_value_(self.captioner.parameters(), recipe.clip_value)
+        self.optimiser.step()
+        for name, value in {"loss": outcome.loss.item(), **outcome.measures}.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value * outcome.weight
+        progress.weight += outcome.weight
+        progress.batch += 1
+        progress.step += 1
+
+    def _outcome(self, batch: Rows) -> Outcome:
+        """Return what the stage makes of a batch; a loss that is not finite is an error."""
+        progress, recipe = self.progress, self.recipe
+        try:
+            outcome = self.stage.step(batch)
+            value = outcome.loss.item()
+        except NotFiniteError:
+            value = math.nan
         if not math.isfinite(value):
             raise CapscopeError(
                 f"training diverged: the loss is {value} in epoch {progress.epoch + 1}, step "
@@ -158,33 +174,28 @@ class Trainer:
                 f"({recipe.clip_value}), or check the features for NaN; then delete "
                 f"{self.state_folder}"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_value_(self.captioner.parameters(), recipe.clip_value)
-        self.optimiser.step()
-        words = int(batch.valid.sum())
-        progress.loss += value * words
-        progress.words += words
-        progress.batch += 1
-        progress.step += 1
+        return outcome
 
     def _close_epoch(self) -> list[dict[str, Any]]:
-        """Validate, remember the best weights, and return the epoch's lines of the log."""
+        """End an epoch: validate, and return its lines of the log."""
         progress = self.progress
         rate = progress.schedule.at(progress.step - 1)
-        scores = self.validate(self.captioner)
+        means = {name: value / progress.weight for name, value in progress.sums.items()}
         progress.epoch += 1
-        measured = [
-            ("train", "learning_rate", rate),
-            ("train", "loss", progress.loss / progress.words),
-            *(("val", metric, value) for metric, value in scores.items()),
-        ]
+        progress.batch, progress.sums, progress.weight = 0, {}, 0
+        return self._judge({"learning_rate": rate, **means})
+
+    def _judge(self, measured: Mapping[str, float]) -> list[dict[str, Any]]:
+        """Validate, remember the best weights, and save the state."""
+        progress = self.progress
+        scores = self.validate(self.captioner)
         place = {"epoch": progress.epoch, "step": progress.step}
         rows = [
             {**place, "split": split, "metric": metric, "value": value}
-            for split, metric, value in measured
+            for split, values in (("train", measured), ("val", scores))
+            for metric, value in values.items()
         ]
         progress.rows += rows
-        progress.batch, progress.loss, progress.words = 0, 0.0, 0
         progress.schedule.observe(scores["cider"])
         progress.waited += 1
         if progress.best_score is None or scores["cider"] > progress.best_score:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from capscope.decoding.sampling import forbid
 from capscope.features.visual import Features
-from capscope.metrics.bleu import bleu
-from capscope.metrics.cider import DocumentFrequencies, cider_d
 from capscope.models.captioner import Captioner
 from capscope.training.batches import CaptionBatch
 
@@ -73,7 +70,13 @@ def scheduled_sampling(
 
 
 def caption_log_probs(
-    captioner: Captioner, features: Features, word_ids: Tensor, *, start: int, end: int
+    captioner: Captioner,
+    features: Features,
+    word_ids: Tensor,
+    *,
+    start: int,
+    end: int,
+    forbidden: Sequence[int] = (),
 ) -> Tensor:
     """Return the log-probability (B, T) of each word of given captions, in one pass.
 
@@ -82,11 +85,23 @@ def caption_log_probs(
     word_ids : Tensor (B, T)
         Captions as `roll_out` draws them: the end among them, 0 after it. Where the end is fed
         on, 0 takes its place, as in `roll_out`.
+    forbidden : sequence of int
+        Ids that could not be drawn: the distribution is that of the others.
+
+    Returns
+    -------
+    Tensor (B, T)
+        0 after the end.
     """
     fed = word_ids.masked_fill(word_ids == end, 0)[:, :-1]
     inputs = torch.cat([fed.new_full((len(fed), 1), start), fed], 1)
-    logits = captioner.readout(captioner.hidden(features, inputs).values)
-    return logits.log_softmax(-1).gather(-1, word_ids.unsqueeze(-1)).squeeze(-1)
+    ended = word_ids == end
+    spoken = ended.cumsum(1) - ended.long() == 0
+    longest = int(spoken.sum(1).max())
+    hidden = captioner.hidden(features, inputs[:, :longest]).values[spoken[:, :longest]]
+    log_probs = forbid(_logits(captioner, hidden), forbidden).log_softmax(-1)
+    found = log_probs.gather(-1, word_ids[spoken].unsqueeze(-1)).squeeze(-1)
+    return found.new_zeros(word_ids.shape).masked_scatter(spoken, found)
 
 
 def self_critical_loss(log_probs: Tensor, word_ids: Tensor, reward: Tensor, *, end: int) -> Tensor:
@@ -110,45 +125,3 @@ def self_critical_loss(log_probs: Tensor, word_ids: Tensor, reward: Tensor, *, e
     goes_on = (word_ids != 0) & (word_ids != end)
     counted = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], 1).to(log_probs.dtype)
     return -(log_probs * reward.to(log_probs.dtype).unsqueeze(1) * counted).sum() / counted.sum()
-
-
-def caption_reward(
-    word_ids: Tensor,
-    baseline: Tensor,
-    references: Sequence[Sequence[Sequence[int]]],
-    *,
-    start: int,
-    end: int,
-    weights: tuple[float, float] = (1.0, 0.0),
-    frequencies: DocumentFrequencies | None = None,
-    parity: bool = False,
-) -> NDArray[np.float64]:
-    """Return how much better drawn captions score than baseline captions, one number each.
-
-    Parameters
-    ----------
-    word_ids, baseline : Tensor (B, T)
-        Drawn and baseline captions with the end; 0 after it.
-    references : sequence (B) of sequences of word ids
-        Without start and end.
-    weights : (float, float)
-        Of CIDEr-D and of BLEU-4.
-    frequencies : DocumentFrequencies or None
-        N-gram frequencies of the training references, counted with the end. None counts them
-        over this batch, each image twice, as published.
-    parity : bool
-        False: the end is a word everywhere, so that breaking off is not rewarded. True
-        (published): references have it and captions never do.
-    """
-
-    def words(row: list[int]) -> list[int]:
-        spoken = [word_id for word_id in row if word_id not in (0, start, end)]
-        return spoken if parity or end not in row else [*spoken, end]
-
-    ended = [[[*reference, end] for reference in image] for image in references] * 2
-    captions = [words(row) for row in [*word_ids.tolist(), *baseline.tolist()]]
-    for_cider, for_bleu = weights
-    scores = for_cider * cider_d(ended, captions, frequencies)[1]
-    if for_bleu:
-        scores = scores + for_bleu * bleu(ended, captions)[1][3]
-    return scores[: len(word_ids)] - scores[len(word_ids) :]

@@ -37,7 +37,10 @@ from capscope.models.checkpoint import INFO_FILE, MODEL_FILE
 from capscope.tensors import read_tensors, write_tensors
 from capscope.training.batches import Rows, image_of_row
 from capscope.training.lock import exclusive
-from capscope.training.loop import Corpus, Recipe, Trainer
+from capscope.training.loop import Recipe, Trainer
+from capscope.training.stages import STAGES, build_stage
+from capscope.training.stages.stage import Corpus
+from capscope.training.start import start_from
 from capscope.training.state import BEST_FILE, Progress
 
 LAST_FILE = "last.safetensors"
@@ -55,19 +58,39 @@ def train_run(
     system: str,
     stage: str,
     seed: int,
+    from_dir: Path | None = None,
 ) -> bool:
     """Train one run, or go on with it, and seal its folder.
 
     Returns False, having done nothing, if `out` already holds this very run.
 
+    Parameters
+    ----------
+    out : Path
+    data_dir, vocabulary_dir, features_dir : Path
+        Finished folders of one data set.
+    params : mapping
+    system, stage, seed : str, str, int
+        Which run; the stage's recipe is ``systems.<system>.<stage>``.
+    from_dir : Path, optional
+        A finished run whose weights are the start; a stage with ``from`` needs one.
+
     Raises
     ------
     CapscopeError
-        Unknown system or stage; inputs that do not belong together; an unfinished training of
-        other parameters in ``out/state``; another trainer on `out`; divergence.
+        Unknown system or stage; no run to start from; inputs that do not belong together; an
+        unfinished training of other parameters in ``out/state``; another trainer on `out`;
+        divergence.
     """
-    settings = _settings(params, system, stage)
+    settings = _settings(params, system, stage, from_dir)
     inputs = {"data": data_dir, "vocabulary": vocabulary_dir, "features": features_dir}
+    if from_dir is not None:
+        if from_dir.resolve() == out.resolve():
+            raise CapscopeError(
+                f"--from and --out are both {out}: a run does not start from itself"
+            )
+        read_manifest(from_dir, "run")
+        inputs["from"] = from_dir
     manifests = {name: folder / MANIFEST for name, folder in inputs.items()}
     vocabulary, captions = open_captions(vocabulary_dir)
     dataset, store = open_dataset(data_dir, params), FeatureStore.open(features_dir)
@@ -85,26 +108,33 @@ def train_run(
             shutil.rmtree(out / "state")
             return False
         torch.manual_seed(seed)
-        recipe = Recipe(**settings[stage])
+        recipe, own = Recipe.split(settings[stage])
+        name = settings["captioner"]
         config = {
             "vocabulary_size": len(vocabulary),
             "feature_size": store.dim,
             **settings["model"],
         }
-        captioner = build(settings["captioner"], **config)
+        captioner, history = build(name, **config), None
+        if from_dir is not None:
+            history = start_from(
+                from_dir, captioner, name=name, config=config, vocabulary=vocabulary, store=store
+            )
+        corpus = Corpus(captions, _training_rows(dataset, captions, store), vocabulary, store)
+        objective = build_stage(stage, captioner, corpus, own)
         trainer = Trainer(
-            captioner,
-            Corpus(captions, _training_rows(dataset, captions, store), vocabulary, store),
+            objective,
             _Validation(dataset, captions, store, vocabulary, recipe),
             recipe,
             seed=seed,
             folder=out,
             key=key,
+            fine_tuning=from_dir is not None,
         )
         progress = trainer.run()
         (out / MANIFEST).unlink(missing_ok=True)
         info = {
-            "captioner": settings["captioner"],
+            "captioner": name,
             "config": config,
             "system": system,
             "stage": stage,
@@ -119,6 +149,8 @@ def train_run(
             "decoding": params["decoding"],
             "epoch": progress.best_epoch,
             "validation_cider": progress.best_score,
+            "signature": objective.signature,
+            "from": history,
         }
         _write(out, captioner, progress, info)
         write_manifest(out, "run", params=identity, inputs=manifests, key=key)
@@ -126,14 +158,22 @@ def train_run(
     return True
 
 
-def _settings(params: Mapping[str, Any], system: str, stage: str) -> Mapping[str, Any]:
+def _settings(
+    params: Mapping[str, Any], system: str, stage: str, from_dir: Path | None
+) -> Mapping[str, Any]:
     if system not in params["systems"]:
         known = ", ".join(params["systems"])
         raise CapscopeError(f"params: no system {system!r} in systems; there are: {known}")
     settings: Mapping[str, Any] = params["systems"][system]
-    if stage not in settings["stages"]:
-        known = ", ".join(settings["stages"])
+    known = ", ".join(name for name in STAGES if name in settings)
+    if stage not in STAGES or stage not in settings:
         raise CapscopeError(f"params: system {system} has no stage {stage!r}; it has: {known}")
+    before = settings[stage].get("from")
+    if before is not None and from_dir is None:
+        raise CapscopeError(
+            f"the stage {stage} of {system} starts from a trained captioner: give its run with "
+            f"--from (by the parameters the run of the stage {before!r} with the same seed)"
+        )
     return settings
 
 
@@ -173,7 +213,7 @@ class _Validation:
 
     def __call__(self, captioner: Captioner) -> dict[str, float]:
         found = caption_split(captioner, self.store, self.ids, self.vocabulary, self.settings)
-        captions = [self.vocabulary.decode(h.word_ids).split() for _, h in found]
+        captions = [self.vocabulary.decode(best.word_ids).split() for _, (best, *_) in found]
         return {"cider": float(self.cider.score(captions).mean())}
 
 

@@ -31,11 +31,13 @@ class Progress:
         Hash of everything that the result depends on; another key is another training.
     epoch, batch, step : int
         Epochs done, batches done of the present one, steps done in all.
-    loss, words : float, int
-        Sums over the present epoch: -log p, and words.
+    sums, weight : dict of str to float, int
+        Of the present epoch: each measure (the loss among them) times the weight of its batch,
+        and the weights (words, captions).
     schedule : Schedule
     best_epoch, waited : int or None, int
-        Epoch (from 1) of the best validation score; epochs since.
+        Epoch of the best validation score (0: the weights that a fine-tuning started from);
+        epochs since.
     rows : list of dict
         Lines of ``metrics.csv`` so far.
     """
@@ -45,8 +47,8 @@ class Progress:
     epoch: int = 0
     batch: int = 0
     step: int = 0
-    loss: float = 0.0
-    words: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    weight: int = 0
     best_epoch: int | None = None
     best_score: float | None = None
     waited: int = 0

@@ -1,0 +1,136 @@
+"""Self-critical sequence training (Rennie et al. 2017): captions are drawn and rewarded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from capscope.decoding.hypothesis import searching
+from capscope.decoding.sampling import Choose, argmax, drawn, roll_out
+from capscope.errors import CapscopeError
+from capscope.features.visual import Features
+from capscope.models.captioner import Captioner
+from capscope.training.batches import Rows, image_of_row
+from capscope.training.objectives import caption_log_probs, self_critical_loss
+from capscope.training.rewards import CaptionReward
+from capscope.training.stages.stage import Corpus, Outcome, Stage
+
+
+class SelfCritical(Stage):
+    """Draws ``samples`` captions of each image, and makes those above the baseline likelier.
+
+    Without ``dropout`` (the default) captions are drawn from the captioner as it will speak, and
+    one teacher-forced pass gives their log-probabilities: the gradient is that of the expected
+    reward. With it (published), dropout is on while captions are drawn, and gradient flows back
+    through the very steps that drew them.
+    """
+
+    unit = "image"
+
+    def __init__(self, captioner: Captioner, corpus: Corpus, settings: Mapping[str, Any]) -> None:
+        super().__init__(captioner, corpus, settings)
+        if settings["baseline"] == "others" and settings["samples"] < 2:
+            raise CapscopeError(
+                "the baseline `others` is the mean reward of an image's other samples: it needs "
+                f"samples: 2 or more, not {settings['samples']} (or baseline: greedy)"
+            )
+        captions, vocabulary = corpus.captions, corpus.vocabulary
+        ids = image_of_row(captions)[corpus.rows]
+        first = np.flatnonzero(np.concatenate([[True], ids[1:] != ids[:-1]]))
+        self.images, rows = ids[first], np.split(corpus.rows, first[1:])
+        lengths = captions.lengths
+        self.reward = CaptionReward(
+            [[captions.labels[row, : lengths[row]].tolist() for row in image] for image in rows],
+            start=corpus.first_word,
+            end=vocabulary.end,
+            **{
+                key: settings[key]
+                for key in ("cider_weight", "bleu_weight", "frequencies", "end_token")
+            },
+        )
+        self.steps = captions.labels.shape[1] + 1
+        unsaid = vocabulary.special_ids - {vocabulary.end}
+        self.forbidden = () if settings["special_words"] else tuple(sorted(unsaid))
+        self.policy = self.make_policy()
+
+    def make_policy(self) -> Captioner:
+        """Return the captioner that captions are drawn from, with the parameters trained."""
+        return self.captioner
+
+    @property
+    def signature(self) -> dict[str, Any]:
+        """Return the settings, the reward's name and how many images frequencies are of."""
+        return {"reward": "CIDEr-D", **super().signature, "training_images": len(self.images)}
+
+    def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[Rows]:
+        """Return places of images."""
+        order = np.random.default_rng([seed, epoch]).permutation(len(self.images))
+        return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+
+    def step(self, batch: Rows) -> Outcome:
+        """Return the policy-gradient loss of captions of some images."""
+        features, samples = self.corpus.store.read(self.images[batch]), self.settings["samples"]
+        word_ids, log_probs = self._draw(features, samples)
+        scores = self._score(word_ids, batch)
+        if self.settings["baseline"] == "greedy":
+            with searching(self.captioner):
+                spoken, _ = self._say(self.captioner, features, argmax, 1)
+            baseline = self._score(spoken, batch)
+        else:
+            baseline = (scores.sum(1, keepdim=True) - scores) / (samples - 1)
+        words = word_ids.flatten(0, 1)
+        loss = self_critical_loss(
+            log_probs, words, (scores - baseline).flatten(), end=self.corpus.vocabulary.end
+        )
+        measures = {
+            "reward": float(scores.mean()),
+            "baseline": float(baseline.mean()),
+            "length": float((words != 0).sum()) / len(words),
+        }
+        return Outcome(loss, len(words), measures)
+
+    def _draw(self, features: Features, samples: int) -> tuple[Tensor, Tensor]:
+        """Draw captions: ids (B, K, T), and log-probabilities (B K, T) with gradient."""
+        if self.settings["dropout"]:
+            word_ids, log_probs = self._say(self.policy, features, drawn(), samples)
+            return word_ids, log_probs.flatten(0, 1)
+        with searching(self.policy):
+            word_ids, _ = self._say(self.policy, features, drawn(), samples)
+        rows = torch.arange(len(word_ids)).repeat_interleave(samples)
+        training = self.policy.training
+        log_probs = caption_log_probs(
+            self.policy.eval(),
+            features.select(rows),
+            word_ids.flatten(0, 1),
+            start=self.corpus.first_word,
+            end=self.corpus.vocabulary.end,
+            forbidden=self.forbidden,
+        )
+        self.policy.train(training)
+        return word_ids, log_probs
+
+    def _say(
+        self, captioner: Captioner, features: Features, choose: Choose, rows: int
+    ) -> tuple[Tensor, Tensor]:
+        rollout = roll_out(
+            captioner,
+            captioner.encode(features),
+            choose,
+            start=self.corpus.first_word,
+            end=self.corpus.vocabulary.end,
+            steps=self.steps,
+            rows=rows,
+            forbidden=self.forbidden,
+        )
+        return rollout.word_ids, rollout.log_probs
+
+    def _score(self, word_ids: Tensor, batch: Rows) -> Tensor:
+        """Return the scores (B, K) of captions (B, K, T)."""
+        images, rows, _ = word_ids.shape
+        captions = word_ids.flatten(0, 1).tolist()
+        scores = self.reward.score(captions, np.repeat(batch, rows).tolist())
+        return torch.from_numpy(scores).view(images, rows)
