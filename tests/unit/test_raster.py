@@ -7,7 +7,16 @@ import pytest
 import torch
 from scipy import ndimage
 
-from capscope.explain.raster import at_centres, coverage, enlarge, overlap, smooth, sum_pool
+from capscope.explain.raster import (
+    at_centres,
+    coverage,
+    enlarge,
+    overlap,
+    paint,
+    smooth,
+    sum_pool,
+)
+from capscope.features.store import grid_boxes
 
 
 def slow_overlap(source: int, target: int) -> np.ndarray:
@@ -66,3 +75,39 @@ def test_enlarging_keeps_the_total_and_the_place_of_the_maximum() -> None:
     torch.testing.assert_close(large.sum((1, 2)), maps.sum((1, 2)))
     row, column = divmod(int(large[0].argmax()), 64)
     assert (row // 8) * 8 + column // 8 == int(maps[0].argmax())
+
+
+def test_a_pixel_gets_the_relevance_of_the_regions_it_lies_in() -> None:
+    generator = torch.Generator().manual_seed(3)
+    relevance = torch.randn(2, 3, 5, generator=generator)
+    corners = torch.randint(0, 9, (2, 5, 2, 2), generator=generator).sort(2).values
+    painted = paint(relevance, corners.flatten(2) / 8, 8)
+    for b in range(2):
+        for t in range(3):
+            expected = torch.zeros(8, 8)
+            for n, ((x0, y0), (x1, y1)) in enumerate(corners[b].tolist()):
+                expected[y0:y1, x0:x1] += relevance[b, t, n]
+            torch.testing.assert_close(painted[b, t], expected)
+
+
+def test_pixels_that_a_region_covers_in_part_get_that_part() -> None:
+    boxes = torch.tensor([[[0.1, 0.25, 0.7, 0.95], [0.0, 0.0, 0.0, 0.0]]])
+    relevance = torch.tensor([[[2.0, 5.0]]])
+    fine = paint(relevance, boxes, 200)[0, 0]
+    coarse = paint(relevance, boxes, 4)[0, 0]
+    torch.testing.assert_close(coarse, fine.reshape(4, 50, 4, 50).mean((1, 3)))
+    assert float(coarse.max()) == pytest.approx(2)
+
+
+def test_painted_cells_of_a_grid_are_its_map() -> None:
+    relevance = torch.randn(1, 2, 6, generator=torch.Generator().manual_seed(4))
+    painted = paint(relevance, grid_boxes((2, 3)).unsqueeze(0), 12)
+    expected = relevance.reshape(1, 2, 2, 3)
+    expected = expected.repeat_interleave(6, 2).repeat_interleave(4, 3)
+    torch.testing.assert_close(painted, expected)
+
+
+def test_the_most_relevant_region_points_however_large_it_is() -> None:
+    boxes = torch.tensor([[[0.0, 0.0, 0.5, 1.0], [0.75, 0.0, 1.0, 0.25]]])
+    painted = paint(torch.tensor([[[1.0, 0.9]]]), boxes, 8)[0, 0]
+    assert painted.argmax() % 8 < 4

@@ -1,4 +1,4 @@
-"""A run folder with an untrained captioner, and the network that made its features."""
+"""A run folder with an untrained captioner, and the network that made its features, if any."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from capscope.tensors import write_tensors
 
 
 def write_run(
-    run: Path, extractor: GridExtractor, vocabulary: Vocabulary, attributes: dict[str, Any]
+    run: Path, extractor: GridExtractor | None, vocabulary: Vocabulary, attributes: dict[str, Any]
 ) -> None:
     config = {
         "vocabulary_size": len(vocabulary),
-        "feature_size": extractor.dim,
+        "feature_size": attributes["dim"] if extractor is None else extractor.dim,
         "embedding": 6,
         "hidden": 8,
         "attention": 5,
@@ -25,7 +25,8 @@ def write_run(
     captioner = build("gridtd", **config)
     run.mkdir()
     write_tensors(run / "model.safetensors", captioner.state_dict())
-    extractor.save(run)
+    if extractor is not None:
+        extractor.save(run)
     info = {
         "captioner": "gridtd",
         "config": config,

@@ -42,7 +42,7 @@ class IntegratedGradients(Explainer):
         if images is not None:
             pixels, account["network"] = self.at_pixels(images, word_ids)
             account["pixels"] = pixels.sum((-2, -1))
-        return Explanation(grid, None, pixels, account).within(lengths)
+        return Explanation(grid, pixels=pixels, conservation=account).within(lengths)
 
     def at_features(self, features: Features, word_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return the relevance of cells (B, T, N), and what the logits (B, T) gain on the way."""

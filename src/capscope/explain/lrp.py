@@ -57,4 +57,4 @@ def propagated(explainer: Explainer, images: Tensor | None, found: WordRelevance
         account["network"] = subject.network.to_maps(found.features).sum((-3, -2, -1))
         pixels = relevance_to_pixels(subject, images, found.features, chosen)
         account["pixels"] = pixels.sum((-2, -1))
-    return Explanation(grid, found.words, pixels, account)
+    return Explanation(grid, found.words, pixels, conservation=account)

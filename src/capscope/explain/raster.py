@@ -1,4 +1,4 @@
-"""Maps on rasters of different size: pooling, coverage, smoothing, enlarging."""
+"""Maps on rasters of different size: pooling, coverage, smoothing, enlarging, painting."""
 
 from __future__ import annotations
 
@@ -66,6 +66,39 @@ def smooth(maps: Tensor, sigma: float) -> Tensor:
     flat = functional.pad(flat, (radius,) * 4, mode="replicate")
     flat = functional.conv2d(flat, kernel.view(1, 1, 1, -1))
     return functional.conv2d(flat, kernel.view(1, 1, -1, 1)).reshape(maps.shape)
+
+
+def paint(relevance: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Paint the relevance of regions over their boxes; where boxes overlap, it adds up.
+
+    A box is painted with its relevance, not with relevance over area: a pixel says how much the
+    regions that it lies in speak for the word, and the most relevant region points, however large.
+    Over area, the smallest region that has any relevance would win. In return the sum over a map
+    counts a region by its area.
+
+    Parameters
+    ----------
+    relevance : Tensor (B, T, N)
+        Signed relevance of each region for each word.
+    boxes : Tensor (B, N, 4)
+        x0, y0, x1, y1 in [0, 1]; empty boxes (padding) paint nothing.
+    size : int
+
+    Returns
+    -------
+    Tensor (B, T, size, size)
+        A pixel that a box covers in part gets that part of its relevance.
+    """
+    edges = torch.arange(size + 1, device=boxes.device) / size
+    x0, y0, x1, y1 = boxes.unsqueeze(-1).unbind(2)
+
+    def covered(low: Tensor, high: Tensor) -> Tensor:
+        inside = torch.minimum(high, edges[1:]) - torch.maximum(low, edges[:-1])
+        return inside.clamp(min=0) * size
+
+    rows, columns = covered(y0, y1), covered(x0, x1)
+    painted = relevance.unsqueeze(-1) * rows.unsqueeze(1)
+    return painted.transpose(-1, -2) @ columns.unsqueeze(1)
 
 
 def enlarge(maps: Tensor, size: int) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
 from capscope.explain.store import Captions, write_relevance
 from capscope.explain.subject import Subject
-from capscope.features.grid import EXTRACTOR_FILE, GridExtractor
+from capscope.features.extractor import load_extractor
 from capscope.features.store import FeatureStore
+from capscope.features.visual import Features
 from capscope.files import MANIFEST, read_json
 from capscope.models.checkpoint import Run, load_run
 
-Batch = tuple[npt.NDArray[np.int64], Tensor]
-"""Rows of captions, and their preprocessed images (b, 3, S, S)."""
+Batch = tuple[npt.NDArray[np.int64], Tensor | None, Features]
+"""Rows of captions, their preprocessed images (b, 3, S, S) if these lead to pixels, features."""
 
 
 def explain_split(
@@ -42,6 +43,9 @@ def explain_split(
     decoded: Path | None = None,
 ) -> None:
     """Explain the captions of the first ``explanations.images`` images of a split.
+
+    With a network behind the grid, its pixels are explained. Without (regions, features from
+    elsewhere), explanations end at the stored features and are painted over their boxes.
 
     Parameters
     ----------
@@ -59,6 +63,7 @@ def explain_split(
     settings = params["explanations"]
     decoded = decoded or run_dir / "decoded" / f"{split}.json"
     run, subject = open_subject(run_dir, features_dir)
+    features = FeatureStore.open(features_dir)
     dataset = open_dataset(data_dir, params)
     captions = read_captions(decoded, run, settings["images"])
     for image_id in captions.image_ids.tolist():
@@ -70,7 +75,7 @@ def explain_split(
     write_relevance(
         out,
         captions,
-        explain_captions(method, captions, dataset, settings["batch_size"]),
+        explain_captions(method, captions, dataset, features, settings),
         map_size=settings["map_size"],
         attributes={
             "explainer": explainer,
@@ -78,8 +83,8 @@ def explain_split(
             "sign": method.sign,
             "control": method.control,
             "split": split,
-            "grid": subject.network.grid,
-            "image_size": subject.network.image_size,
+            "grid": features.grid,
+            "image_size": subject.image_size or settings["map_size"],
         },
         params={key: settings[key] for key in ("images", "map_size", *chosen)},
         inputs={"run": run_dir / MANIFEST, "captions": decoded},
@@ -94,10 +99,7 @@ def open_subject(run_dir: Path, features_dir: Path | None = None) -> tuple[Run, 
     run = load_run(run_dir)
     if features_dir is not None:
         run.check_features(FeatureStore.open(features_dir))
-    extractor = None
-    if (run_dir / EXTRACTOR_FILE).exists():
-        extractor = GridExtractor.load(run_dir)
-    return run, Subject(run.captioner, run.vocabulary, extractor)
+    return run, Subject(run.captioner, run.vocabulary, load_extractor(run_dir))
 
 
 def read_captions(path: Path, run: Run, images: int) -> Captions:
@@ -117,26 +119,44 @@ def read_captions(path: Path, run: Run, images: int) -> Captions:
 
 
 def explain_captions(
-    method: Explainer, captions: Captions, dataset: Dataset, batch_size: int
+    method: Explainer,
+    captions: Captions,
+    dataset: Dataset,
+    store: FeatureStore,
+    settings: Mapping[str, Any],
 ) -> Iterator[tuple[npt.NDArray[np.int64], Explanation]]:
     """Yield rows of captions and their explanations, captions of similar length together."""
     order = np.argsort(captions.lengths, kind="stable")
+    size = settings["batch_size"]
+    if method.subject.image_size is None:
+        batches = _stored(captions, store, order, size)
+    else:
+        batches = _seen(method.subject, captions, dataset, order, size)
     with tqdm(total=len(order), desc=method.title, unit="caption") as progress:
-        for rows, images in _batches(method.subject, captions, dataset, order, batch_size):
+        for rows, images, features in batches:
             lengths = torch.from_numpy(captions.lengths[rows]).long()
             word_ids = torch.from_numpy(captions.word_ids[rows]).long()[:, : int(lengths.max())]
             inputs = method.subject.inputs(word_ids)
-            features = method.subject.look(images)
-            yield rows, method.explain(images, features, inputs, lengths)
+            found = method.explain(images, features, inputs, lengths)
+            yield rows, found.painted(features, settings["map_size"])
             progress.update(len(rows))
 
 
-def _batches(
+def _stored(
+    captions: Captions, store: FeatureStore, order: npt.NDArray[np.int64], size: int
+) -> Iterator[Batch]:
+    """Read features from the store, in the given order of rows."""
+    for first in range(0, len(order), size):
+        rows = order[first : first + size]
+        yield rows, None, store.read(captions.image_ids[rows])
+
+
+def _seen(
     subject: Subject,
     captions: Captions,
     dataset: Dataset,
     order: npt.NDArray[np.int64],
-    batch_size: int,
+    size: int,
 ) -> Iterator[Batch]:
     """Read and prepare images in threads, in the given order of rows."""
 
@@ -148,6 +168,7 @@ def _batches(
     workers = max(1, len(os.sched_getaffinity(0)))
     for position, pixels in enumerate(map_ahead(prepare, order.tolist(), workers), 1):
         batch.append(pixels)
-        if len(batch) == batch_size or position == len(order):
-            yield order[position - len(batch) : position], torch.stack(batch)
+        if len(batch) == size or position == len(order):
+            images = torch.stack(batch)
+            yield order[position - len(batch) : position], images, subject.look(images)
             batch = []

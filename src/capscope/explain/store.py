@@ -11,11 +11,12 @@ lengths                (R,) int32          words of each caption
 grid                   (R, T, N) float16   relevance of visual features
 words                  (R, T, T) float16   relevance of inputs (0 is the start); may be absent
 pixels                 (R, T, m, m) f16    relevance of the image, sum-pooled; may be absent
+boxes                  (R, N, 4) float32   of regions, whose relevance `pixels` is painted with
 conservation/<place>   (R, T) float32      see `Explanation.conservation`
 =====================  ==================  ======================================================
 
 Attributes, which the manifest repeats: explainer, title, sign, control (whether it is one), split,
-grid (height and width), image_size (pixels).
+grid (height and width; N and 1 of regions), image_size (pixels; the painted map's of regions).
 """
 
 from __future__ import annotations
@@ -68,13 +69,15 @@ class StoredRelevance:
     image_id: int
     word_ids: tuple[int, ...]
     grid: Tensor
-    """(T, h, w)"""
+    """(T, h, w); of regions (T, N, 1), no raster"""
     words: Tensor | None
     """(T, T)"""
     pixels: Tensor | None
     """(T, m, m)"""
     conservation: dict[str, Tensor]
     """(T,) each"""
+    boxes: Tensor | None = None
+    """(N, 4) of regions"""
 
 
 def write_relevance(
@@ -125,12 +128,12 @@ def write_relevance(
                             f"{attributes['explainer']}: the relevance {name!r} of images "
                             f"{images} is not finite; raise explanations.epsilon"
                         )
-                    single = name.startswith("conservation/")
+                    single = name == "boxes" or name.startswith("conservation/")
                     if not single:
                         saturated += int((np.abs(values) > LARGEST).sum())
                         values = np.clip(values, -LARGEST, LARGEST)
                     if name not in file:
-                        shape = (*captions.word_ids.shape, *_padded(name, values, captions))
+                        shape = _shape(name, values, captions)
                         file.create_dataset(name, shape, np.float32 if single else np.float16)
                     for row, value in zip(rows, values, strict=True):
                         file[name][(row, *map(slice, value.shape))] = value
@@ -157,13 +160,18 @@ def _fields(explanation: Explanation, map_size: int) -> dict[str, npt.NDArray[np
     if explanation.pixels is not None:
         size = min(map_size, explanation.pixels.shape[-1])
         fields["pixels"] = sum_pool(explanation.pixels, size, size)
+    if explanation.boxes is not None:
+        fields["boxes"] = explanation.boxes
     fields |= {f"conservation/{name}": sums for name, sums in explanation.conservation.items()}
     return {name: tensor.numpy() for name, tensor in fields.items()}
 
 
-def _padded(name: str, values: npt.NDArray[np.float32], captions: Captions) -> tuple[int, ...]:
-    """Return the shape of one word's values; preceding words are padded to the longest caption."""
-    return (captions.word_ids.shape[1],) if name == "words" else values.shape[2:]
+def _shape(name: str, values: npt.NDArray[np.float32], captions: Captions) -> tuple[int, ...]:
+    """Return the shape of a dataset; words are padded to the longest caption."""
+    count, longest = captions.word_ids.shape
+    if name == "boxes":
+        return (count, *values.shape[1:])
+    return (count, longest, *((longest,) if name == "words" else values.shape[2:]))
 
 
 class RelevanceStore:
@@ -200,6 +208,7 @@ class RelevanceStore:
             conservation={
                 place: read(f"conservation/{place}") for place in self._file.get("conservation", ())
             },
+            boxes=torch.from_numpy(self._file["boxes"][row]) if "boxes" in self._file else None,
         )
 
     def same_captions(self, other: RelevanceStore) -> bool:
