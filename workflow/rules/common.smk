@@ -42,6 +42,9 @@ TRAINED = GRID["weights"] == "trained"
 WEIGHTS = [] if GRID["weights"] in ("trained", "download") else [str(expand_path(GRID["weights"]))]
 REGIONS = config["features"]["regions"]
 DETECTED = REGIONS["weights"] == "trained"
+DETECTOR_WEIGHTS = (
+    [] if REGIONS["weights"] in ("trained", "download") else [str(expand_path(REGIONS["weights"]))]
+)
 
 # Masks tell where an object is; only drawn scenes can be drawn again without it.
 MASKED = READER == "scenes" or config["dataset"]["karpathy"]["instances"] is not None

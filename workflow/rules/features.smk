@@ -85,6 +85,7 @@ rule extract_regions:
     input:
         data="results/{dataset}/data/manifest.json",
         detector=["results/{dataset}/features/detector/manifest.json"] if DETECTED else [],
+        weights=DETECTOR_WEIGHTS,
     output:
         "results/{dataset}/features/regions/manifest.json",
     log:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Extractor: TypeAlias = GridExtractor | Detector
 
+PUBLISHED = ("bottom_up", "coco")
+"""Detectors whose weights others trained."""
 EXTRACTOR_FILES = (EXTRACTOR_FILE, WEIGHTS_FILE)
 """What a folder of features or a run holds of its extractor."""
 
@@ -47,6 +49,10 @@ def load_extractor(folder: Path) -> Extractor | None:
         from capscope.features.detector.small_detector import SmallDetector
 
         return SmallDetector.load(folder)
+    if spec["network"] in PUBLISHED:
+        from capscope.features.detector.build import load_detector
+
+        return load_detector(folder)
     raise CapscopeError(f"{path} describes an unknown detector {spec['network']!r}")
 
 
@@ -56,7 +62,7 @@ def build_detector(settings: Mapping[str, Any], trained: Path | None = None) -> 
     Parameters
     ----------
     settings : mapping
-        ``network``, ``weights``, ``regions``, ...
+        ``network``, ``weights``, ``regions``, ``selection``, and a section of each network.
     trained : Path, optional
         Folder of what ``capscope detector`` trained, for ``weights: trained``.
     """
@@ -72,6 +78,10 @@ def build_detector(settings: Mapping[str, Any], trained: Path | None = None) -> 
         from capscope.features.detector.small_detector import SmallDetector
 
         return SmallDetector.trained(trained, settings["regions"])
+    if name in PUBLISHED:
+        from capscope.features.detector.build import published_detector
+
+        return published_detector(settings)
     raise CapscopeError(f"unknown detector {name!r} in features.regions.network")
 
 

@@ -1,4 +1,4 @@
-"""Weights of grid networks: from a file, or from torchvision's download. Nothing is unpickled."""
+"""Weights of image networks: from a file, or from torchvision's download. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -43,13 +43,19 @@ def convolutional(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def download_weights(name: str) -> tuple[dict[str, Tensor], str]:
-    """Return torchvision's ImageNet weights of a network and their address.
-
-    They are kept in PyTorch's cache; a second call needs no network.
-    """
+    """Return torchvision's ImageNet weights of a network and their address."""
     import torchvision
 
     address = str(getattr(torchvision.models, DOWNLOADS[name]).IMAGENET1K_V1.url)
+    return download_state(address, "features.grid.weights"), address
+
+
+def download_state(address: str, key: str) -> dict[str, Tensor]:
+    """Return a state dict of torchvision's by its address.
+
+    It is kept in PyTorch's cache; a second call needs no network. `key` is the parameter that
+    takes a path in place of the download.
+    """
     try:
         with _socket_timeout(TIMEOUT):
             state = torch.hub.load_state_dict_from_url(
@@ -58,9 +64,9 @@ def download_weights(name: str) -> tuple[dict[str, Tensor], str]:
     except (OSError, RuntimeError, pickle.UnpicklingError) as error:
         raise CapscopeError(
             f"cannot download {address} ({error}). Without a network, put that file anywhere and "
-            "set features.grid.weights to its path"
+            f"set {key} to its path"
         ) from error
-    return dict(state), address
+    return dict(state)
 
 
 @contextmanager

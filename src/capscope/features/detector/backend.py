@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
@@ -46,7 +46,7 @@ class Found(NamedTuple):
 
 
 class Backend(Protocol):
-    """A network that proposes boxes and describes them.
+    """A network, a `torch.nn.Module` in evaluation, that proposes boxes and describes them.
 
     Attributes
     ----------
@@ -54,10 +54,13 @@ class Backend(Protocol):
         Numbers of a region's feature.
     attributes : int
         How many attributes it knows; 0 is none.
+    proposals : int
+        That it makes for an image, at most.
     """
 
     dim: int
     attributes: int
+    proposals: int
 
     def bucket(self, size: Size) -> Hashable:
         """Return a key; images of sizes with the same key go through the network together."""
@@ -79,10 +82,6 @@ class Backend(Protocol):
         """Return what the heads say of each image's boxes."""
         ...
 
-    def state_dict(self) -> Mapping[str, Any]:
-        """Return the weights."""
-        ...
-
 
 def fast(device: torch.device) -> AbstractContextManager[object]:
     """Compute in bfloat16 on a GPU, where convolutions gain from it; as it is elsewhere."""
@@ -101,7 +100,7 @@ def split_by_image(
     """Deal what the heads say of all images' boxes out to the images."""
     counts = [len(own) for own in boxes]
     parts: list[Sequence[Any]] = [
-        [None] * len(counts) if part is None else part.split(counts)
+        [None] * len(counts) if part is None else torch.split(part, counts)
         for part in (cells, class_logits, deltas, attribute_logits)
     ]
     return [Found(*image) for image in zip(boxes, *parts, strict=True)]

@@ -173,7 +173,7 @@ class BottomUpNetwork(nn.Module):
     prepare : Preparation
     anchor_sizes : sequence of float
         Square roots of the anchors' areas, in pixels.
-    before, after : int
+    before, proposals : int
         Proposals before and after non-maximum suppression.
     padded_pool : bool
         Pad the first pooling, which the Caffe original does not.
@@ -186,13 +186,13 @@ class BottomUpNetwork(nn.Module):
         *,
         anchor_sizes: Sequence[float] = ANCHOR_SIZES,
         before: int = 6000,
-        after: int = 300,
+        proposals: int = 300,
         padded_pool: bool = False,
     ) -> None:
         super().__init__()
         sizes.check_anchors(anchor_sizes)
         self.dim, self.attributes, self.prepare = sizes.dim, sizes.attributes, prepare
-        self.anchor_sizes, self.before, self.after = tuple(anchor_sizes), before, after
+        self.anchor_sizes, self.before, self.proposals = tuple(anchor_sizes), before, proposals
         self.backbone = Backbone(sizes, padded_pool)
         self.proposal_generator = nn.ModuleDict({"rpn_head": ProposalHead(sizes)})
         # The last stage keeps its 14 x 14 cells: dilation 2 in place of stride 2.
@@ -220,14 +220,14 @@ class BottomUpNetwork(nn.Module):
         anchors = anchor_boxes(self.anchor_sizes, (maps.shape[2], maps.shape[3])).to(maps.device)
         moves = deltas.unflatten(1, (-1, 4)).permute(0, 3, 4, 1, 2).reshape(len(maps), -1, 4)
         return [
-            select_proposals(own, move, anchors, size, before=self.before, after=self.after)
+            select_proposals(own, move, anchors, size, before=self.before, after=self.proposals)
             for own, move in zip(logits.permute(0, 2, 3, 1).flatten(1), moves, strict=True)
         ]
 
     def describe(self, maps: Tensor, boxes: Sequence[Tensor], size: Size) -> list[Found]:
         """Return what the heads say of each image's boxes."""
         numbered = [functional.pad(own, (1, 0), value=i) for i, own in enumerate(boxes)]
-        chunks = torch.cat(numbered).split(CHUNK)
+        chunks = torch.split(torch.cat(numbered), CHUNK)
         cells = torch.cat([self.cells(self.pooled(maps, chunk)) for chunk in chunks])
         return split_by_image(boxes, cells, *self.roi_heads["box_predictor"](cells))
 

@@ -54,6 +54,11 @@ class Selection(NamedTuple):
     scores: Tensor
     tries: tuple[Try, ...]
 
+    def where(self, kept: Tensor) -> Selection:
+        """Return some of the regions, by their places or by a mask."""
+        rows, boxes, classes, scores = self.rows, self.boxes, self.classes, self.scores
+        return Selection(rows[kept], boxes[kept], classes[kept], scores[kept], self.tries)
+
 
 def best_class(
     found: Found,
@@ -84,7 +89,7 @@ def best_class(
         tries.append(Try(0.0, overlap, len(kept)))
         if len(kept) >= least:
             break
-    return Selection(kept, boxes[kept], classes[kept], scores[kept], tuple(tries))
+    return Selection(rows, boxes, classes, scores, tuple(tries)).where(kept)
 
 
 def per_class(
@@ -120,8 +125,8 @@ def per_class(
             kept = apart(boxes, scores, classes, overlap)[:most]
             tries.append(Try(floor, overlap, len(kept)))
             if len(kept) >= least:
-                return _chosen(rows, boxes, classes, scores, kept, tries)
-    return _chosen(rows, boxes, classes, scores, kept, tries)
+                return Selection(rows, boxes, classes, scores, tuple(tries)).where(kept)
+    return Selection(rows, boxes, classes, scores, tuple(tries)).where(kept)
 
 
 def proposals(
@@ -178,8 +183,9 @@ def surviving_scores(boxes: Tensor, probabilities: Tensor, floor: float) -> Tens
 def nms_within_classes(boxes: Tensor, scores: Tensor, classes: Tensor, overlap: float) -> Tensor:
     """Suppress overlaps within each class; return what is kept, in descending score."""
     order = classes.argsort(stable=True)
-    counts = classes[order].unique_consecutive(return_counts=True)[1].tolist()
-    kept = [own[nms(boxes[own], scores[own], overlap)] for own in order.split(counts)]
+    counts = [count for count in classes.bincount().tolist() if count]
+    groups = torch.split(order, counts)
+    kept = [own[nms(boxes[own], scores[own], overlap)] for own in groups]
     together = torch.cat(kept).sort().values if kept else order
     return together[scores[together].argsort(descending=True, stable=True)]
 
@@ -216,11 +222,5 @@ def _probabilities(found: Found) -> Tensor:
 
 def _class_boxes(found: Found, rows: Tensor, classes: Tensor, size: Size) -> Tensor:
     """Return the boxes (n, 4) of (proposal, class) pairs; the others are never decoded."""
-    deltas = found.deltas.unflatten(1, (-1, 4))[rows, classes]
+    deltas = found.deltas.reshape(len(found.deltas), -1, 4)[rows, classes]
     return clip(decode(found.boxes[rows], deltas, BOX_WEIGHTS), size)
-
-
-def _chosen(
-    rows: Tensor, boxes: Tensor, classes: Tensor, scores: Tensor, kept: Tensor, tries: list[Try]
-) -> Selection:
-    return Selection(rows[kept], boxes[kept], classes[kept], scores[kept], tuple(tries))
