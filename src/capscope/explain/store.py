@@ -211,6 +211,10 @@ class RelevanceStore:
             boxes=torch.from_numpy(self._file["boxes"][row]) if "boxes" in self._file else None,
         )
 
+    def captions(self, count: int | None = None) -> Captions:
+        """Return the explained captions, or the first `count` of them."""
+        return Captions(*(self._file[name][:count] for name in Captions._fields))
+
     def same_captions(self, other: RelevanceStore) -> bool:
         """Say whether `other` explains the same captions of the same images."""
         return all(
