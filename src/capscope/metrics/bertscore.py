@@ -226,8 +226,9 @@ def _load(name: str, layers: int) -> tuple[Any, nn.Module]:
         tokenizer = load(AutoTokenizer.from_pretrained, name, key, add_prefix_space=True)
     if tokenizer.model_max_length > _LONGEST:
         tokenizer.model_max_length = config.max_position_embeddings
-    model.eval()
-    return tokenizer, model
+    if hasattr(model, "encoder") and hasattr(model, "decoder"):
+        model = model.encoder
+    return tokenizer, model.eval()
 
 
 def _baseline(name: str, layers: int) -> Tensor:
