@@ -27,11 +27,15 @@ COMMANDS = {
     "relevance": "Explain the captions of a split and store the relevance.",
     "benchmark": "Measure how good explanations are.",
     "report": "Collect the results into tables and one self-contained page.",
+    "import": "Turn an original checkpoint into a run.",
+    "export": "Write a run as an original checkpoint.",
 }
+MODULES = {"import": "importing", "export": "exporting"}
+"""Commands whose module has another name, because Python keeps theirs for itself."""
 
 
 class LazyGroup(click.Group):
-    """A command group that imports ``capscope.cli.<name>`` when <name> is asked for."""
+    """A command group that imports the module of a command when that command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order in which they are used."""
@@ -41,7 +45,8 @@ class LazyGroup(click.Group):
         """Import and return one command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"capscope.cli.{cmd_name}").command
+        module = MODULES.get(cmd_name, cmd_name)
+        command: click.Command = import_module(f"capscope.cli.{module}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -179,6 +179,11 @@ def _network(name: str, config: Mapping[str, Any]) -> nn.Module:
 
         small: nn.Module = SmallNetwork(**config)
         return small
+    if name == "vgg":
+        from capscope.features.vgg import VGG
+
+        stack: nn.Module = VGG(**config)
+        return stack
     if name not in LAYERS:
         raise CapscopeError(f"unknown grid network {name!r}; there are: small, {', '.join(LAYERS)}")
     import torchvision

@@ -120,6 +120,11 @@ def names(layout: Layout) -> list[str]:
     return [*layout.plain.values(), *(name for pair in layout.stacked.values() for name in pair)]
 
 
+def config_of(name: str, state: Mapping[str, Tensor], **options: Any) -> dict[str, Any]:
+    """Return a captioner's constructor arguments: those that the shapes tell, and `options`."""
+    return {**LAYOUTS[name].config(state), **options}
+
+
 def from_original(
     name: str, state: Mapping[str, Tensor], **options: Any
 ) -> tuple[Captioner, dict[str, Tensor]]:
@@ -168,7 +173,7 @@ def from_original(
         if key in decoder and decoder[key].dim() not in (2, 4):
             found = tuple(decoder[key].shape)
             raise CapscopeError(f"tensor {key!r} has shape {found}, expected a matrix")
-    captioner = build(name, **{**layout.config(decoder), **options})
+    captioner = build(name, **config_of(name, decoder, **options))
     expected = to_original(name, captioner.state_dict(), grid=is_grid(decoder))
     for key, tensor in expected.items():
         if decoder[key].shape != tensor.shape:

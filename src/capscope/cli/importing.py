@@ -1,0 +1,67 @@
+"""``capscope import``: the original authors' checkpoints become runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from capscope.cli.options import FILE, FOLDER
+
+
+@click.group()
+def command() -> None:
+    """Turn the original authors' checkpoints into runs, which decode, explain and export take."""
+
+
+@command.command("lrp_ic")
+@click.option("--checkpoint", type=FILE, required=True, help="PyTorch file with a state_dict.")
+@click.option("--wordmap", type=FILE, required=True, help="JSON with the id of each word.")
+@click.option(
+    "--captioner",
+    type=click.Choice(["gridtd", "adaptive", "aoa"]),
+    required=True,
+    help="Which captioner it is.",
+)
+@click.option(
+    "--features",
+    type=click.Choice(["grid", "regions"]),
+    required=True,
+    help="Which visual features it reads.",
+)
+@click.option(
+    "--image-size", default=224, show_default=True, help="Grid: pixels of its square images."
+)
+@click.option("--heads", default=8, show_default=True, help="Heads of aoa.")
+@click.option(
+    "--store", "store_dir", type=FOLDER, help="Regions: a feature store to check it against."
+)
+@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+def lrp_ic(
+    checkpoint: Path,
+    wordmap: Path,
+    captioner: str,
+    features: str,
+    image_size: int,
+    heads: int,
+    store_dir: Path | None,
+    out: Path,
+) -> None:
+    """Import a checkpoint of LRP image captioning (Sun et al. 2022).
+
+    \b
+    capscope import lrp_ic --checkpoint c.pth --wordmap wordmap_flickr30k.json \\
+        --captioner gridtd --features grid --out results/imported/gridtd
+    """
+    from capscope.importers.lrp_ic_runs import import_run
+
+    import_run(
+        checkpoint,
+        wordmap,
+        out,
+        captioner=captioner,
+        features=features,
+        image_size=image_size,
+        heads=heads,
+        store_dir=store_dir,
+    )
