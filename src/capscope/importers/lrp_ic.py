@@ -215,5 +215,5 @@ def to_original(name: str, tensors: Mapping[str, Tensor], *, grid: bool) -> dict
         found["img_projector.weight"] = found["img_projector.weight"][:, :, None, None]
     for ours, (first, second) in layout.stacked.items():
         rows = tensors[ours].shape[0] // 5  # four gates and that of the sentinel
-        found[first], found[second] = tensors[ours].split([4 * rows, rows])
+        found[first], found[second] = torch.split(tensors[ours], [4 * rows, rows])
     return found

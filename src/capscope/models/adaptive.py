@@ -112,7 +112,9 @@ class Adaptive(SumCaptioner):
 
     def attend(self, h: Tensor, sentinel: Tensor, memory: Memory) -> Attended:
         """Attend with h and sentinel (B, K, H)."""
-        return self.attention(h, sentinel, memory["values"], memory["keys"], memory.get("valid"))
+        values, keys = memory["values"], memory["keys"]
+        attended: Attended = self.attention(h, sentinel, values, keys, memory.get("valid"))
+        return attended
 
     def advance(
         self, word_ids: Tensor, state: State, memory: Memory

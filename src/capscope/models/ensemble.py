@@ -118,7 +118,7 @@ class Ensemble(Captioner):
 
     def readout(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """Return log-probabilities (B, T, V), or only those of `ids` (B, T) as (B, T)."""
-        log_probs = self._mixed(list(hidden.split(self.vocabulary_size, -1)))
+        log_probs = self._mixed(torch.split(hidden, self.vocabulary_size, -1))
         return log_probs if ids is None else log_probs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
     def _members(self) -> list[Captioner]:

@@ -16,7 +16,13 @@ import torch
 from torch import Tensor
 
 from capscope.features.visual import Features
-from capscope.relevance.operations import Pass, columns_of, relevance_mode, weighting_ratio
+from capscope.relevance.operations import (
+    Pass,
+    columns_of,
+    relevance_mode,
+    split_heads,
+    weighting_ratio,
+)
 from capscope.relevance.rules import Rules
 
 if TYPE_CHECKING:
@@ -166,7 +172,7 @@ def _spread(record: Pass, values: Tensor, arrived: Sequence[Tensor | None]) -> T
         return weights.transpose(1, 2) @ multiplier
     if record.rules.head is not None:
         multiplier = multiplier * columns_of(result, weights, record.rules.head)
-    heads = multiplier.unflatten(-1, (weights.shape[2], -1)).transpose(2, 3)
+    heads = split_heads(multiplier, weights.shape[2]).transpose(2, 3)
     return (weights.permute(0, 2, 3, 1) @ heads).transpose(2, 3).flatten(3)
 
 

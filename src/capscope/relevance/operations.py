@@ -346,8 +346,13 @@ def weighted_sums(weights: Tensor, values: Tensor) -> Tensor:
     """Return sums of values (B, N, H) by weights (B, K, N) or (B, K, heads, N): (B, K, H)."""
     if weights.dim() == 3:
         return weights @ values
-    heads = values.unflatten(-1, (weights.shape[2], -1)).transpose(1, 2)
+    heads = split_heads(values, weights.shape[2]).transpose(1, 2)
     return (weights.transpose(1, 2) @ heads).transpose(1, 2).flatten(2)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """Return x (..., H) as the heads' blocks of columns (..., heads, H / heads)."""
+    return x.reshape(*x.shape[:-1], heads, x.shape[-1] // heads)
 
 
 def columns_of(context: Tensor, weights: Tensor, head: int) -> Tensor:

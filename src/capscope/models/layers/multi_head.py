@@ -27,13 +27,14 @@ def attention_weights(
     Source: Vaswani et al. 2017, eq. 1.
     """
     with ops.constant("attention"):
-        queries = query.unflatten(-1, (heads, -1)).transpose(1, 2)
-        columns = keys.unflatten(-1, (heads, -1)).permute(0, 2, 3, 1)
+        queries = ops.split_heads(query, heads).transpose(1, 2)
+        columns = ops.split_heads(keys, heads).permute(0, 2, 3, 1)
         scores = (queries @ columns).transpose(1, 2) / queries.shape[-1] ** 0.5
         if valid is not None:
             allowed = valid.unsqueeze(-2) if valid.dim() == 3 else valid[:, None, None]
             scores = scores.masked_fill(~allowed, float("-inf"))
-        return scores.softmax(-1)
+        weights: Tensor = scores.softmax(-1)
+    return weights
 
 
 class MultiHeadAttention(nn.Module):
