@@ -67,6 +67,12 @@ class Rule:
             return per_class(found, size, least=least, most=most, rounded=self.parity)
         return proposals(found, size, raw_size, least=least, most=most, inclusive=self.parity)
 
+    def raw_boxes(self, chosen: Selection, size: Size, raw_size: Size) -> Tensor:
+        """Return the boxes (n, 4) of a selection in pixels of the image itself."""
+        if self.parity and self.procedure == "proposals":
+            return chosen.boxes / (size[0] / raw_size[0])
+        return rescale(chosen.boxes, size, raw_size)
+
 
 class RegionDetector:
     """Finds regions with a `Backend` and a `Rule`.
@@ -163,17 +169,11 @@ class RegionDetector:
     def regions(self, found: Found, size: Size, raw_size: Size) -> Regions:
         """Select regions of an image of `raw_size`, resized to `size`; those without area go."""
         chosen = self.rule.select(found, size, raw_size)
-        boxes = self.raw_boxes(chosen, size, raw_size)
+        boxes = self.rule.raw_boxes(chosen, size, raw_size)
         some = not_empty(boxes)
         height, width = raw_size
         unit = boxes[some] / boxes.new_tensor([width, height, width, height])
         return self._described(found, chosen.where(some), unit, (width, height))
-
-    def raw_boxes(self, chosen: Selection, size: Size, raw_size: Size) -> Tensor:
-        """Return the boxes (n, 4) of a selection in pixels of the image itself."""
-        if self.rule.parity and self.rule.procedure == "proposals":
-            return chosen.boxes / (size[0] / raw_size[0])
-        return rescale(chosen.boxes, size, raw_size)
 
     def _described(
         self, found: Found, chosen: Selection, unit: Tensor, size: tuple[int, int]

@@ -222,5 +222,6 @@ def _probabilities(found: Found) -> Tensor:
 
 def _class_boxes(found: Found, rows: Tensor, classes: Tensor, size: Size) -> Tensor:
     """Return the boxes (n, 4) of (proposal, class) pairs; the others are never decoded."""
-    deltas = found.deltas.reshape(len(found.deltas), -1, 4)[rows, classes]
+    count, numbers = found.deltas.shape
+    deltas = found.deltas.reshape(count, numbers // 4, 4)[rows, classes]
     return clip(decode(found.boxes[rows], deltas, BOX_WEIGHTS), size)
