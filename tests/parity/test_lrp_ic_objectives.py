@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 from image_networks import Golden
-from original_captioners import captioner_of, features_of
+from original_captioners import KINDS, RELEVANCE_KINDS, captioner_of, features_of
 from test_lrp_ic_captioners import gradients_agree, live_features, neutral_words
 from torch import Tensor
 
 from capscope.decoding.sampling import argmax, given, roll_out
 from capscope.features.visual import Features
-from capscope.models.gridtd import GridTD
-from capscope.relevance.reweighting import inference_weights
+from capscope.models.captioner import SumCaptioner
+from capscope.relevance.reweighting import reweight
 from capscope.training.batches import CaptionBatch
 from capscope.training.objectives import (
     caption_log_probs,
@@ -22,10 +22,10 @@ from capscope.training.objectives import (
     self_critical_loss,
 )
 from capscope.training.rewards import CaptionReward
+from capscope.training.reweighted import ReweightedCaptioner
 
 ABSOLUTE = 1e-5
-KINDS = ["gridtd", "gridtd_bu"]
-LogProbs = Callable[[GridTD, Features, Tensor], Tensor]
+LogProbs = Callable[[SumCaptioner, Features, Tensor], Tensor]
 
 
 @pytest.fixture(params=KINDS)
@@ -89,33 +89,24 @@ def plain(golden: Golden) -> LogProbs:
 
 def reweighted(golden: Golden) -> LogProbs:
     """The sampled branch of LRP-SCST: the predictor's inputs are weighted by their relevance."""
-    start, end = special(golden)
-
-    def log_probs(captioner: GridTD, features: Features, word_ids: Tensor) -> Tensor:
-        fed = word_ids.masked_fill(word_ids == end, 0)[:, :-1]
-        inputs = torch.cat([fed.new_full((len(fed), 1), start), fed], 1)
-        moments = list(captioner.unroll(features, inputs, late_sentinel=True))
-        mixed = torch.cat([moment.mixed for moment in moments], 1)
-        h2 = torch.cat([moment.h2 for moment in moments], 1)
-        logits = captioner.readout(mixed + h2)
-        weights = inference_weights(h2, mixed, captioner.words, logits, neutral_words(golden))
-        logits = captioner.readout(weights[0] * h2 + weights[1] * mixed)
-        return logits.log_softmax(-1).gather(-1, word_ids.unsqueeze(-1)).squeeze(-1)
-
-    return log_probs
+    neutral = neutral_words(golden)
+    return lambda captioner, features, word_ids: plain(golden)(
+        ReweightedCaptioner(captioner, neutral), features, word_ids
+    )
 
 
 class Joined(Golden):
     """One fixture file, with the weights of another."""
 
     def __init__(self, case: Golden, model: Golden) -> None:
-        self.arrays, self.meta, self.model = case.arrays, case.meta, model
+        self.arrays, self.meta, self.model = case.arrays, model.meta, model
 
     def __getitem__(self, key: str) -> Tensor:
         return self.model[key] if key.startswith("w.") else super().__getitem__(key)
 
 
 MODES = {"scst": plain, "lrpscst": reweighted}
+CASES = [("scst", kind) for kind in KINDS] + [("lrpscst", kind) for kind in RELEVANCE_KINDS]
 
 
 def with_end(stored: Tensor, end: int) -> Tensor:
@@ -162,9 +153,8 @@ def references_of(all_caps: Tensor, start: int, end: int) -> list[list[list[int]
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mode", list(MODES))
-def test_self_critical_training(kind: str, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "kind"), CASES)
+def test_self_critical_training(mode: str, kind: str) -> None:
     model, case = Golden(f"lrp_ic/{kind}.npz"), Golden("lrp_ic/scst_rewards.npz")
     start, end = special(model)
     captioner, network = captioner_of(model)
@@ -197,8 +187,9 @@ def test_self_critical_training(kind: str, mode: str) -> None:
             features = Features(features.cells.detach())
 
 
-@pytest.mark.parametrize("mode", list(MODES))
-def test_self_critical_loss_of_the_first_fixtures(golden: Golden, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "kind"), CASES)
+def test_self_critical_loss_of_the_first_fixtures(mode: str, kind: str) -> None:
+    golden = Golden(f"lrp_ic/{kind}.npz")
     start, end = special(golden)
     captioner, network = captioner_of(golden)
     features, expected = live_features(golden, network), golden[f"{mode}_logprobs"]
@@ -233,29 +224,29 @@ def test_the_reward_strings_of_the_fixture_are_those_of_the_ids() -> None:
         assert found == case.meta["info"][kind]["references"]
 
 
-def test_greedy_sampling_with_relevance_weights(golden: Golden) -> None:
+@pytest.mark.parametrize("kind", RELEVANCE_KINDS)
+def test_greedy_sampling_with_relevance_weights(kind: str) -> None:
     """Every step says the likeliest word of the re-weighted logits; 0 is fed after the end."""
+    golden = Golden(f"lrp_ic/{kind}.npz")
     start, end = special(golden)
     captioner, _ = captioner_of(golden)
-    features, expected = features_of(golden), golden["sample_lrp_greedy_ids"]
-    spoken = torch.zeros_like(expected)
+    expected = golden["sample_lrp_greedy_ids"]
+    memory = captioner.encode(features_of(golden))
+    state = captioner.start(memory)
+    fed = torch.full((len(expected), 1), start)
     alive = torch.ones(len(expected), dtype=torch.bool)
     for t in range(expected.shape[1]):
-        fed = torch.cat([spoken.new_full((len(spoken), 1), start), spoken[:, :t]], 1)
         with torch.no_grad():
-            last = list(captioner.unroll(features, fed, late_sentinel=True))[-1]
-            logits = captioner.readout(last.mixed + last.h2)
-            weights = inference_weights(
-                last.h2, last.mixed, captioner.words, logits, neutral_words(golden)
-            )
-            logits = captioner.readout(weights[0] * last.h2 + weights[1] * last.mixed)
-        best, word = logits[:, 0].log_softmax(-1).max(-1)
+            summands, state = captioner.step_summands(fed, state, memory)
+            found = reweight(captioner, summands, neutral_words(golden))
+        best, word = found.weighted[:, 0].log_softmax(-1).max(-1)
         equal(best[alive], golden["sample_lrp_greedy_logprobs"][alive, t])
-        for name, found in zip(("w_hidden", "w_context"), weights, strict=True):
-            equal(found[alive, 0], golden[f"sample_lrp_greedy_{name}"][alive, t], 1e-4)
+        for name, weights in (("w_hidden", found.hidden), ("w_context", found.context)):
+            equal(weights[alive, 0], golden[f"sample_lrp_greedy_{name}"][alive, t], 1e-4)
         alive = alive & (word != end)
-        spoken[:, t] = word.masked_fill(~alive, 0)
-    assert torch.equal(spoken, expected)
+        word = word.masked_fill(~alive, 0)
+        assert torch.equal(word, expected[:, t])
+        fed = word.unsqueeze(1)
 
 
 def test_accuracies_divide_by_padded_positions(golden: Golden) -> None:
