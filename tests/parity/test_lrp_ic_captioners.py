@@ -13,9 +13,11 @@ from original_captioners import (
     features_of,
     kind_of,
 )
+from PIL import Image as Pillow
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from capscope.data.images import preprocess
 from capscope.features.visual import Features
 from capscope.importers.lrp_ic import CNN_PREFIX, to_original
 from capscope.models.adaptive import Adaptive
@@ -75,6 +77,9 @@ def gradients_agree(
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.endswith("_bu")])
 def test_image_features_are_those_of_the_original_network(kind: str) -> None:
     golden = Golden(f"lrp_ic/{kind}.npz")
+    pictures = [Pillow.fromarray(pixels) for pixels in golden.arrays["img_uint8"]]
+    images = torch.stack([preprocess(p, golden["x"].shape[-1]) for p in pictures])
+    equal(images, golden["x"])
     _, network = captioner_of(golden)
     assert network is not None
     with torch.no_grad():

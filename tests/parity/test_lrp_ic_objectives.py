@@ -166,9 +166,12 @@ def test_self_critical_training(mode: str, kind: str) -> None:
     with torch.no_grad():
         memory = captioner.encode(features)
         options = {"start": start, "end": end, "steps": steps}
-        greedy = roll_out(captioner, memory, argmax, **options).word_ids[:, 0]
+        baseline = roll_out(captioner, memory, argmax, **options)
+        greedy = baseline.word_ids[:, 0]
         drawn = roll_out(captioner, memory, given(forced.unsqueeze(1)), **options).word_ids[:, 0]
     assert torch.equal(greedy.masked_fill(greedy == end, 0), case[f"{kind}/greedy"])
+    spoken = spoken_part(greedy, end)
+    equal(baseline.log_probs[:, 0][spoken], case[f"{kind}/greedy_logprobs"][spoken])
     assert torch.equal(drawn.masked_fill(drawn == end, 0), case[f"{kind}/{mode}_sample"])
 
     references = references_of(case[f"{kind}/all_caps"], start, end)
