@@ -38,6 +38,12 @@ Pair = tuple[str, str]
 Embedded = tuple[Tensor, Tensor, Tensor]
 
 
+def names_of(aggregation: Sequence[str]) -> tuple[str, ...]:
+    """Return the metrics of an aggregation, as `BertScore` takes it."""
+    best = BEST if "best" in aggregation else ()
+    return (*best, PAIRS) if "pairs" in aggregation else best
+
+
 class BertScore:
     """Scores captions by the similarity of their tokens' contextual embeddings.
 
@@ -95,12 +101,6 @@ class BertScore:
                 f"{text} text",
             ]
         )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The metrics that it computes."""
-        best = BEST if "best" in self._aggregation else ()
-        return (*best, PAIRS) if "pairs" in self._aggregation else best
 
     def measures(self, task: Task) -> list[dict[str, Measure]]:
         """Score every row of a task; idf is that of its references."""

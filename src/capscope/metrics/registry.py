@@ -31,6 +31,28 @@ METRICS = {
             "higher",
             "CIDEr-D from 0 to 10 (1.0 is printed as 100 in papers)",
         ),
+        Metric("SPICE", "higher", "F of the propositions of scene graphs"),
+        *(
+            Metric(f"SPICE-{kind}", "higher", f"SPICE of {what} alone, over images that have any")
+            for kind, what in (
+                ("object", "objects"),
+                ("relation", "relations"),
+                ("attribute", "attributes"),
+                ("color", "colours"),
+                ("cardinality", "numbers"),
+                ("size", "sizes"),
+            )
+        ),
+        Metric("BERTScore-P", "higher", "precision of tokens matched by embedding, best reference"),
+        Metric("BERTScore-R", "higher", "recall of tokens matched by embedding, best reference"),
+        Metric("BERTScore", "higher", "F of tokens matched by embedding, best reference"),
+        Metric("BERTScore-pairs", "higher", "F of BERTScore, mean over all pairs with references"),
+        Metric("CLIPScore", "higher", "2.5 times the cosine of image and caption in CLIP's space"),
+        Metric(
+            "RefCLIPScore",
+            "higher",
+            "harmonic mean of CLIPScore and the highest cosine with a reference",
+        ),
         Metric(
             "object_precision",
             "higher",
