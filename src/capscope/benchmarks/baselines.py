@@ -18,3 +18,9 @@ def centre(shape: tuple[int, ...]) -> Tensor:
     columns = (torch.arange(width) + 0.5) / width - 0.5
     squared = rows.unsqueeze(1) ** 2 + columns**2
     return torch.exp(-squared / (2 * 0.25**2)).expand(shape)
+
+
+def centre_of_boxes(boxes: Tensor) -> Tensor:
+    """Return the same Gaussian at the middles of boxes (N, 4) in [0, 1], as a map (N, 1)."""
+    middles = (boxes[:, :2] + boxes[:, 2:]) / 2 - 0.5
+    return torch.exp(-middles.square().sum(1, keepdim=True) / (2 * 0.25**2))

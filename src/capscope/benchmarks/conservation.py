@@ -8,11 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from capscope.benchmarks.context import Context
 from capscope.benchmarks.measurement import Key, Measurement, Scores
 from capscope.explain.store import RelevanceStore
+
+
+def benchmark(context: Context) -> list[Measurement]:
+    """Measure the explanations of a run; see `measure_conservation`."""
+    return measure_conservation(context.stores, **context.bootstrap)
 
 
 def measure_conservation(
@@ -41,10 +48,12 @@ def measure_conservation(
 def _account(places: dict[str, Tensor]) -> list[tuple[str, str, Tensor, Tensor]]:
     """Return resolution, measure, parts (T,) and wholes (T,) of one caption."""
     found = []
-    if "words" in places:
-        start, grid, words = places["start"], places["grid"], places["words"]
+    if "start" in places:
+        start, grid = places["start"], places["grid"]
+        words = places.get("words", torch.zeros_like(grid))
         found.append(("grid", "error", (start - grid - words).abs(), start.abs()))
-        found.append(("grid", "image share", grid.abs(), grid.abs() + words.abs()))
+        if "words" in places:
+            found.append(("grid", "image share", grid.abs(), grid.abs() + words.abs()))
     if "pixels" in places:
         entered, arrived = places["network"], places["pixels"]
         found.append(("pixels", "error", (entered - arrived).abs(), entered.abs()))

@@ -106,7 +106,7 @@ def open_depictions(
     data_dir: Path, dataset: Dataset, ids: Iterable[int], size: int
 ) -> tuple[dict[int, Depiction], WordReader]:
     """Return what the images show and the reader of words that fits: masks if drawn, else boxes."""
-    if (data_dir / "scenes.json").exists():
+    if _is_drawn(data_dir):
         return scene_depictions(data_dir, dataset, ids), scene_words
     path = data_dir / INSTANCES_FILE
     if not path.exists():
@@ -116,10 +116,27 @@ def open_depictions(
         )
     found = box_depictions(path, ids, size)
     categories = {thing.label for one in found.values() for thing in one.objects}
+    return found, _category_reader(categories)
+
+
+def word_reader(data_dir: Path) -> WordReader:
+    """Return what finds the object words of a data set: of scenes, of its boxes, or of COCO."""
+    if _is_drawn(data_dir):
+        return scene_words
+    path = data_dir / INSTANCES_FILE
+    categories = read_instances(path).categories.values() if path.exists() else ()
+    return _category_reader(set(categories))
+
+
+def _is_drawn(data_dir: Path) -> bool:
+    return (data_dir / "scenes.json").exists()
+
+
+def _category_reader(categories: set[str]) -> WordReader:
     known = coco_words()
     if not categories <= known.classes:
         known = ObjectWords({name: name for name in categories})
-    return found, partial(category_words, known)
+    return partial(category_words, known)
 
 
 def category_words(known: ObjectWords, words: Sequence[str]) -> list[Word]:

@@ -14,21 +14,40 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from capscope.benchmarks.baselines import centre, noise
+from capscope.benchmarks.baselines import centre, centre_of_boxes, noise
+from capscope.benchmarks.context import Context, explained_captions
 from capscope.benchmarks.depiction import Depiction, WordReader, open_depictions
-from capscope.benchmarks.localisation import choice, object_relevance, pointing_hit, relevance_mass
+from capscope.benchmarks.localisation import (
+    choice,
+    object_relevance,
+    pointing_hit,
+    rank_accuracy,
+    relevance_mass,
+)
 from capscope.benchmarks.measurement import Key, Measurement, Scores
+from capscope.benchmarks.places import Boxes, masks_at, masks_on
 from capscope.data.annotations import Dataset
 from capscope.data.vocabulary import Vocabulary
-from capscope.explain.raster import at_centres, coverage, smooth
+from capscope.explain.raster import smooth
 from capscope.explain.store import RelevanceStore, StoredRelevance
 
 Maps = dict[str, Tensor]
 """Maps (T, h, w) of one caption by resolution."""
 CONTROLS = ("random", "centre")
 """Controls that need no relevance store."""
+
+
+def benchmark(context: Context) -> list[Measurement]:
+    """Measure the explanations of a run; see `measure_ground_truth`."""
+    return measure_ground_truth(
+        context.stores,
+        context.data_dir,
+        context.dataset,
+        context.vocabulary,
+        sigma=context.settings["sigma"],
+        **context.bootstrap,
+    )
 
 
 def measure_ground_truth(
@@ -60,45 +79,46 @@ def measure_ground_truth(
     ids = sorted({int(image_id) for store in stores for image_id in store.image_ids})
     size = max(store.image_size for store in stores)
     depictions, reader = open_depictions(data_dir, dataset, ids, size)
-    splits = dict.fromkeys(store.split for store in stores)
-    with tqdm(total=sum(map(len, stores)), desc="ground truth", unit="caption") as progress:
-        for split in splits:
-            own = [store for store in stores if store.split == split]
-            for row in range(len(own[0])):
-                stored = {store.explainer: store[row] for store in own}
-                one = stored[own[0].explainer]
-                words = [vocabulary.words[word_id] for word_id in one.word_ids]
-                case = Case(depictions[one.image_id], reader, words)
-                for name in [*stored, *CONTROLS]:
-                    maps = maps_of(name, stored.get(name, one), seed)
-                    for resolution, kind, measure, value in case.scores(maps, sigma):
-                        key = Key(name, resolution, kind, split, measure)
-                        scores.add(key, one.image_id, value)
-                progress.update(len(own))
+    for caption in explained_captions(stores, "ground truth"):
+        words = [vocabulary.words[word_id] for word_id in caption.word_ids]
+        case = Case(depictions[caption.image_id], reader, words)
+        first = next(iter(caption.by_explainer.values()))
+        for name in [*caption.by_explainer, *CONTROLS]:
+            stored = caption.by_explainer.get(name, first)
+            maps = maps_of(name, stored, seed)
+            for resolution, kind, measure, value in case.scores(maps, sigma, stored.boxes):
+                key = Key(name, resolution, kind, caption.split, measure)
+                scores.add(key, caption.image_id, value)
     return scores.measurements(resamples, seed)
 
 
 def maps_of(name: str, stored: StoredRelevance, seed: int) -> Maps:
-    """Return the maps of an explainer, or those of the controls ``random`` and ``centre``."""
+    """Return the maps of an explainer, or those of the controls ``random`` and ``centre``.
+
+    Maps of regions are (T, N, 1) at the grid, and painted over the boxes in pixels.
+    """
     maps = {"grid": stored.grid}
     if stored.pixels is not None:
         maps["pixels"] = stored.pixels
     if name == "random":
         return {k: noise(v.shape, seed + stored.image_id) for k, v in maps.items()}
     if name == "centre":
-        return {k: centre(v.shape) for k, v in maps.items()}
+        found = {k: centre(v.shape) for k, v in maps.items()}
+        if stored.boxes is not None:
+            found["grid"] = centre_of_boxes(stored.boxes).expand(maps["grid"].shape)
+        return found
     return maps
 
 
 class Raster(NamedTuple):
-    """What n words are about, on a raster of h x w cells."""
+    """What n words are about, on a raster of h x w cells or on N regions (N, 1)."""
 
     shown: Tensor
-    """(n, h, w) bool: the target shows at the centre of the cell."""
+    """(n, h, w) bool: the target shows at the centre of the cell or region."""
     covered: Tensor
-    """(n, h, w) share of the cell that the target covers."""
+    """(n, h, w) share of the cell or region that the target covers."""
     objects: Tensor
-    """(K, h, w) share of the cell that each object covers."""
+    """(K, h, w) share of the cell or region that each object covers."""
 
 
 class Case:
@@ -124,18 +144,24 @@ class Case:
         self.shown = torch.stack(shown) if shown else masks[:0]
         self._rasters: dict[tuple[int, int], Raster] = {}
 
-    def raster(self, height: int, width: int) -> Raster:
-        """Return targets and objects on a raster of maps."""
-        if (height, width) not in self._rasters:
-            self._rasters[height, width] = Raster(
-                at_centres(self.shown, height, width),
-                coverage(self.shown, height, width),
-                coverage(self.depiction.masks, height, width),
+    def raster(self, height: int, width: int, boxes: Boxes | None = None) -> Raster:
+        """Return targets and objects on a raster of maps, or on the regions of the image."""
+        shape = (height, width)
+        if shape not in self._rasters:
+            self._rasters[shape] = Raster(
+                masks_at(self.shown, shape, boxes),
+                masks_on(self.shown, shape, boxes),
+                masks_on(self.depiction.masks, shape, boxes),
             )
-        return self._rasters[height, width]
+        return self._rasters[shape]
 
-    def scores(self, maps: Maps, sigma: float) -> Iterator[tuple[str, str, str, float]]:
-        """Yield resolution, kind of word, measure and value for every word that has a truth."""
+    def scores(
+        self, maps: Maps, sigma: float, boxes: Boxes | None = None
+    ) -> Iterator[tuple[str, str, str, float]]:
+        """Yield resolution, kind of word, measure and value for every word that has a truth.
+
+        With `boxes` the maps at the grid are those of regions.
+        """
         if not self.positions:
             return
         decided = (self.meant.any(1) & ~self.meant.all(1)).tolist()
@@ -145,12 +171,15 @@ class Case:
             pointed = chosen
             if resolution == "pixels":
                 pointed = smooth(chosen, sigma * width / self.depiction.masks.shape[-1])
-            raster = self.raster(height, width)
+            raster = self.raster(height, width, boxes if resolution == "grid" else None)
             hits = pointing_hit(pointed, raster.shown).tolist()
             masses = relevance_mass(chosen, raster.covered).tolist()
+            ranks = rank_accuracy(chosen, raster.shown).tolist()
             choices = choice(object_relevance(chosen, raster.objects), self.meant).tolist()
             for n, kind in enumerate(self.kinds):
                 yield resolution, kind, "hit", hits[n]
                 yield resolution, kind, "mass", masses[n]
+                if raster.shown[n].any():
+                    yield resolution, kind, "rank", ranks[n]
                 if decided[n]:
                     yield resolution, kind, "choice", choices[n]

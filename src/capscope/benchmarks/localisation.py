@@ -1,10 +1,10 @@
-"""Does relevance lie on the object? Pointing game, relevance mass and choice.
+"""Does relevance lie on the object? Pointing game, mass and rank accuracy, choice.
 
-All three take signed maps (summed over channels, sign kept) on any raster: clamping channels
+All take signed maps (summed over channels, sign kept) on any raster: clamping channels
 before the sum would give even an untrained decoder a map of the image's contrast.
 
 Pointing game: J. Zhang et al., "Top-down neural attention by excitation backprop", IJCV 2018.
-Relevance mass: L. Arras et al., "CLEVR-XAI", Information Fusion 2022 (mass accuracy).
+Mass and rank accuracy: L. Arras et al., "CLEVR-XAI", Information Fusion 81, 2022.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def pointing_hit(maps: Tensor, shown: Tensor) -> Tensor:
 
 
 def relevance_mass(maps: Tensor, covered: Tensor) -> Tensor:
-    """Return the share of positive relevance on the target.
+    """Return the share of positive relevance on the target (mass accuracy).
 
     Parameters
     ----------
@@ -51,6 +51,36 @@ def relevance_mass(maps: Tensor, covered: Tensor) -> Tensor:
     inside = (positive * covered.flatten(1)).sum(1)
     total = positive.sum(1)
     return torch.where(total > 0, inside / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
+
+
+def rank_accuracy(maps: Tensor, shown: Tensor) -> Tensor:
+    """Return the share of the most relevant cells that show the target.
+
+    As many cells are counted as show the target, so that 1 is possible for every target, and the
+    share of the image that it covers is chance. Unlike the mass, it does not matter how much more
+    relevant a cell is.
+
+    Parameters
+    ----------
+    maps : Tensor (n, h, w)
+        Signed relevance of n words.
+    shown : Tensor (n, h, w) bool
+        Whether the target of each word shows at the centre of each cell.
+
+    Returns
+    -------
+    Tensor (n,) in [0, 1]
+        Cells that tie for the last places count by the share of them that show the target; 0
+        where the target shows nowhere.
+    """
+    flat, target = maps.flatten(1), shown.flatten(1)
+    size = target.sum(1, keepdim=True)
+    last = flat.sort(1, descending=True).values.gather(1, (size - 1).clamp(min=0))
+    above, tied = flat > last, flat == last
+    places = size - above.sum(1, keepdim=True)
+    tied_hits = (tied & target).sum(1, keepdim=True) * places / tied.sum(1, keepdim=True)
+    hits = (above & target).sum(1, keepdim=True) + tied_hits
+    return torch.where(size > 0, hits / size.clamp(min=1), 0.0).squeeze(1)
 
 
 def object_relevance(maps: Tensor, covered: Tensor) -> Tensor:

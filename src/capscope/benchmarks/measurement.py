@@ -6,13 +6,15 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capscope.files import write_text
-from capscope.metrics.statistics import interval, ratio
+from capscope.metrics.statistics import divide
 
 
 class Measurement(NamedTuple):
@@ -58,10 +60,30 @@ class Scores:
         rows = []
         for key, images in self._sums.items():
             part, whole, words = np.array(list(images.values())).T
-            measure = ratio(part, whole)
-            low, high = interval(measure, resamples=resamples, seed=seed)
-            rows.append(Measurement(*key, measure.value, low, high, int(words.sum())))
+            drawn = resampled(len(images), resamples, seed)
+            value = float(divide(part.sum(), whole.sum()))
+            low, high = percentiles(divide(drawn @ part, drawn @ whole))
+            rows.append(Measurement(*key, value, low, high, int(words.sum())))
         return rows
+
+
+@lru_cache(maxsize=8)
+def resampled(images: int, resamples: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each image is drawn in each bootstrap resample, (resamples, images).
+
+    Measures of the same number of images share their draws: a table has hundreds of them.
+    """
+    share = np.full(images, 1 / images)
+    return np.random.default_rng(seed).multinomial(images, share, resamples).astype(np.float64)
+
+
+def percentiles(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of resampled values, undefined ones left out."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def write_measurements(path: Path, rows: Iterable[Measurement]) -> None:

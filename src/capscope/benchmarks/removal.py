@@ -13,21 +13,24 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from PIL import Image as Pillow
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from capscope.benchmarks.context import Context
 from capscope.benchmarks.depiction import Depiction, scene_depictions
 from capscope.benchmarks.ground_truth import maps_of
 from capscope.benchmarks.localisation import choice, object_relevance
 from capscope.benchmarks.measurement import Key, Measurement, Scores
+from capscope.benchmarks.places import boxes_of, masks_on
 from capscope.data.annotations import Dataset
 from capscope.data.scenes.render import render
-from capscope.explain.raster import coverage
 from capscope.explain.store import RelevanceStore, StoredRelevance
 from capscope.explain.subject import Subject
 from capscope.explain.words import scene_words
+from capscope.features.visual import Features
 
 KINDS = {True: "noun", False: "hallucinated noun"}
 LARGEST_BATCH = 64
@@ -42,6 +45,18 @@ class Noun(NamedTuple):
     """(K,) bool: the objects of its class; none if it is hallucinated."""
     causal: Tensor
     """(K,) bool: the object whose removal costs it most."""
+
+
+def benchmark(context: Context) -> list[Measurement]:
+    """Measure the explanations of a run; see `measure_removal`."""
+    return measure_removal(
+        context.stores,
+        context.subject,
+        context.data_dir,
+        context.dataset,
+        images=context.settings["removal_images"],
+        **context.bootstrap,
+    )
 
 
 def measure_removal(
@@ -90,11 +105,12 @@ def measure_removal(
             named = [store.explainer, *(["random", "centre"] if store is own[0] else [])]
             for stored in _rows(store, depictions):
                 for name in named:
-                    maps = maps_of(name, stored, seed)
-                    masks = depictions[stored.image_id].masks
-                    for resolution, kind, value in _agreement(maps, masks, nouns[stored.image_id]):
-                        key = Key(name, resolution, kind, split, "agreement")
-                        scores.add(key, stored.image_id, value)
+                    for resolution, maps in maps_of(name, stored, seed).items():
+                        masks = depictions[stored.image_id].masks
+                        objects = masks_on(masks, maps.shape[1:], boxes_of(stored, resolution))
+                        for kind, value in _agreement(maps, objects, nouns[stored.image_id]):
+                            key = Key(name, resolution, kind, split, "agreement")
+                            scores.add(key, stored.image_id, value)
     return scores.measurements(resamples, seed)
 
 
@@ -147,42 +163,37 @@ def _drops(
     subject: Subject, depictions: Sequence[Depiction], captions: Mapping[int, StoredRelevance]
 ) -> Iterator[Tensor]:
     """Yield, for each scene, the log-probability (T, K) that each word loses with each object."""
-    images: list[Tensor] = []
+    pictures: list[NDArray[np.uint8]] = []
     rows: list[Tensor] = []
     ends: list[int] = []
     for depiction in depictions:
         recipe = depiction.recipe
         assert recipe is not None
         for removed in (None, *range(len(recipe.objects))):
-            picture = Pillow.fromarray(render(recipe, without=removed))
-            images.append(subject.network.preprocess(picture))
+            pictures.append(render(recipe, without=removed))
             rows.append(torch.tensor(captions[depiction.image_id].word_ids))
-        ends.append(len(images))
+        ends.append(len(pictures))
     word_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    log_probs = word_log_probs(subject, torch.stack(images), word_ids)
+    log_probs = word_log_probs(subject, subject.see(pictures)[1], word_ids)
     for first, last in pairwise([0, *ends]):
         scene = log_probs[first:last, : len(rows[first])]
         yield (scene[0] - scene[1:]).T
 
 
-def word_log_probs(subject: Subject, images: Tensor, word_ids: Tensor) -> Tensor:
+def word_log_probs(subject: Subject, features: Features, word_ids: Tensor) -> Tensor:
     """Return the log-probability (B, T) of each word of given captions (B, T) of images."""
     inputs = subject.inputs(word_ids)[:, :-1]
     with torch.no_grad():
-        hidden = subject.captioner.hidden(subject.look(images), inputs)
+        hidden = subject.captioner.hidden(features, inputs)
         log_probs = subject.captioner.readout(hidden.values).log_softmax(-1)
     return log_probs.gather(2, word_ids.unsqueeze(2)).squeeze(2)
 
 
-def _agreement(
-    maps: Mapping[str, Tensor], masks: Tensor, nouns: Sequence[Noun]
-) -> Iterator[tuple[str, str, float]]:
-    """Yield resolution, kind of noun and whether the most relevant object is the cause."""
-    if not nouns:
-        return
-    causal = torch.stack([noun.causal for noun in nouns])
-    for resolution, relevance in maps.items():
-        chosen = relevance[[noun.position for noun in nouns]]
-        objects = object_relevance(chosen, coverage(masks, *chosen.shape[1:]))
-        for noun, value in zip(nouns, choice(objects, causal), strict=True):
-            yield resolution, KINDS[bool(noun.meant.any())], float(value)
+def _agreement(maps: Tensor, objects: Tensor, nouns: Sequence[Noun]) -> Iterator[tuple[str, float]]:
+    """Yield the kind of noun and whether the most relevant of the `objects` is the cause."""
+    if nouns:
+        chosen = maps[[noun.position for noun in nouns]]
+        causal = torch.stack([noun.causal for noun in nouns])
+        hits = choice(object_relevance(chosen, objects), causal)
+        for noun, value in zip(nouns, hits, strict=True):
+            yield KINDS[bool(noun.meant.any())], float(value)

@@ -6,17 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from capscope.benchmarks.conservation import measure_conservation
-from capscope.benchmarks.ground_truth import measure_ground_truth
+from capscope.benchmarks import measure
+from capscope.benchmarks.context import Context
 from capscope.benchmarks.measurement import write_measurements
-from capscope.benchmarks.removal import measure_removal
-from capscope.data.annotations import open_dataset
-from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
-from capscope.explain.split import open_subject
 from capscope.explain.store import RelevanceStore
-from capscope.files import read_json
-from capscope.models.checkpoint import INFO_FILE
 
 
 def open_stores(stack: ExitStack, run_dir: Path, params: dict[str, Any]) -> list[RelevanceStore]:
@@ -44,37 +38,15 @@ def run_benchmark(
 
     Parameters
     ----------
-    name : {"ground-truth", "removal", "conservation"}
+    name : str
+        A key of `capscope.benchmarks.BENCHMARKS`.
     run_dir, data_dir, features_dir : Path
         The run with its relevance stores, its data set, and the features with their extractor.
     out : Path
         CSV, tidy: explainer, resolution, word_kind, split, measure, value, low, high, n.
     params : dict
     """
-    settings = params["benchmarks"]
-    bootstrap = {"resamples": settings["bootstrap"], "seed": settings["seed"]}
     with ExitStack() as stack:
         stores = open_stores(stack, run_dir, params)
-        if name == "conservation":
-            rows = measure_conservation(stores, **bootstrap)
-        elif name == "ground-truth":
-            info = read_json(run_dir / INFO_FILE)
-            rows = measure_ground_truth(
-                stores,
-                data_dir,
-                open_dataset(data_dir, params),
-                Vocabulary.from_json(info["vocabulary"], str(run_dir / INFO_FILE)),
-                sigma=settings["sigma"],
-                **bootstrap,
-            )
-        else:
-            _, subject = open_subject(run_dir, features_dir)
-            rows = measure_removal(
-                stores,
-                subject,
-                data_dir,
-                open_dataset(data_dir, params),
-                images=settings["removal_images"],
-                **bootstrap,
-            )
+        rows = measure(name, Context(stores, run_dir, data_dir, features_dir, params))
     write_measurements(out, rows)
