@@ -31,7 +31,7 @@ from capscope.files import (
     writing,
 )
 from capscope.metrics.cider import CiderD
-from capscope.models import build
+from capscope.models import build, configure
 from capscope.models.captioner import Captioner
 from capscope.models.checkpoint import INFO_FILE, MODEL_FILE
 from capscope.tensors import read_tensors, write_tensors
@@ -113,7 +113,7 @@ def train_run(
         config = {
             "vocabulary_size": len(vocabulary),
             "feature_size": store.dim,
-            **settings["model"],
+            **configure(name, store.kind, settings["model"]),
         }
         captioner, history = build(name, **config), None
         if from_dir is not None:
