@@ -11,8 +11,9 @@ from scipy import ndimage
 
 from capscope.errors import CapscopeError
 from capscope.relevance.image_upscale import expansion_matrix, pyramid_expand
-from capscope.report.heatmaps import colours, enlarge, limit_of, overlay
+from capscope.report.heatmaps import colours, enlarge, limit_of, overlay, overlay_regions
 from capscope.report.montage import montage, save_png
+from capscope.report.views import View
 
 RANDOM = np.random.default_rng(0)
 PICTURE = RANDOM.integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -84,25 +85,72 @@ def test_relevance_that_is_not_finite_is_refused(bad: NDArray[np.float64]) -> No
 def test_shapes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(CapscopeError, match=r"image \(H, W, 3\)"):
         overlay(PICTURE[..., 0], np.zeros((3, 3)))
-    with pytest.raises(CapscopeError, match="2 words needs 2 maps, got 3"):
-        montage(PICTURE, ["a", "dog"], np.zeros((3, 4, 4)))
+    with pytest.raises(CapscopeError, match="2 words needs 2 maps of LRP, got 3"):
+        montage(PICTURE, ["a", "dog"], [View("LRP", np.zeros((3, 4, 4)))])
 
 
 @pytest.mark.parametrize("words", [[], ["$dog$"], ["a", "very" * 20, "long", "<unk>", "word"] * 5])
+@pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("with_words", [True, False])
-def test_captions_of_any_length_become_a_figure(words: list[str], with_words: bool) -> None:
+def test_captions_of_any_length_become_a_figure(
+    words: list[str], with_words: bool, views: int
+) -> None:
     count = len(words)
     maps = RANDOM.standard_normal((count, 4, 4))
-    relevance = np.tril(RANDOM.standard_normal((count, count)), -1) if with_words else None
-    figure = montage(PICTURE, words, maps, relevance, title="a $title$", dots_per_inch=40)
+    before = np.tril(RANDOM.standard_normal((count, count)), -1) if with_words else None
+    shown = [View("LRP", maps, before), View("attention", maps), View("$x$", maps)][:views]
+    figure = montage(PICTURE, words, shown, title="a $title$", dots_per_inch=40)
     assert figure.mode == "RGB"
     assert figure.width > 60
     assert np.asarray(figure).std() > 5
 
 
+def test_explainers_stand_below_each_other_and_words_side_by_side() -> None:
+    maps = RANDOM.standard_normal((3, 4, 4))
+    words = ["a", "brown", "dog"]
+
+    def size(count: int, columns: int) -> tuple[int, int]:
+        views = [View("LRP", maps)] * count
+        return montage(PICTURE, words, views, columns=columns, dots_per_inch=40).size
+
+    wide, tall = size(3, 4), size(3, 2)
+    assert size(2, 4)[0] == wide[0] > tall[0]
+    assert size(2, 4)[1] < wide[1] < tall[1]
+
+
+def test_regions_are_outlined_in_the_colour_of_their_relevance() -> None:
+    boxes = np.array([[0.1, 0.1, 0.4, 0.9], [0.6, 0.2, 0.9, 0.8], [0.4, 0.0, 0.6, 0.1], [0.0] * 4])
+    grey = np.full((100, 100, 3), 128, dtype=np.uint8)
+    shown = overlay_regions(grey, np.array([1.0, -0.8, 0.01, 5e-9]), boxes).astype(int)
+    red, blue, nothing = shown[10, 25], shown[20, 75], shown[95, 95]
+    assert red[0] > red[2] + 60
+    assert blue[2] > blue[0] + 60
+    assert (nothing == overlay(grey, np.zeros((2, 2)))[0, 0]).all()
+    inside, outside = shown[50, 25], shown[50, 50]
+    assert inside[0] - inside[2] > 20
+    assert abs(outside[0] - outside[2]) < 5
+    assert np.abs(shown[0, 50] - nothing).max() < 20
+
+
+def test_a_view_draws_regions_where_there_are_some_and_maps_elsewhere() -> None:
+    maps, boxes = RANDOM.standard_normal((2, 4, 4)), np.array([[0.2, 0.2, 0.7, 0.7]])
+    regions = np.array([[1.0], [-1.0]])
+    assert np.array_equal(View("a", maps).panel(PICTURE, 1), overlay(PICTURE, maps[1]))
+    shown = View("a", maps, regions=regions, boxes=boxes).panel(PICTURE, 1)
+    assert np.array_equal(shown, overlay_regions(PICTURE, regions[1], boxes))
+
+
+def test_influences_are_shares_of_the_strongest_preceding_word() -> None:
+    before = np.array([[9.0, 9.0, 9.0], [2.0, 9.0, 9.0], [1.0, -4.0, 9.0]])
+    view = View("a", np.zeros((3, 2, 2)), before)
+    assert [view.influences(word).tolist() for word in range(3)] == [[], [1.0], [0.25, -1.0]]
+    assert View("a", np.zeros((3, 2, 2))).influences(2).tolist() == []
+
+
 def test_the_same_figure_has_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
-        figure = montage(PICTURE, ["a", "dog"], np.ones((2, 4, 4)), np.eye(2), dots_per_inch=50)
+        views = [View("LRP", np.ones((2, 4, 4)), np.eye(2))]
+        figure = montage(PICTURE, ["a", "dog"], views, dots_per_inch=50)
         save_png(figure, tmp_path / name)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
     assert Image.open(tmp_path / "one.png").format == "PNG"

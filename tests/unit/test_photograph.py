@@ -13,7 +13,9 @@ from toy_run import write_run
 
 from capscope.cli import capscope
 from capscope.data.vocabulary import build_vocabulary
+from capscope.decoding.hypothesis import Hypothesis
 from capscope.errors import CapscopeError
+from capscope.explain import photograph as photograph_module
 from capscope.explain.photograph import Photographer, find_images
 from capscope.features.grid import GridExtractor
 from capscope.features.small import SmallNetwork
@@ -50,7 +52,7 @@ def invoke(*arguments: object) -> str:
 
 def test_caption_and_explain_say_the_same(run: Path, photograph: Path) -> None:
     photographer = Photographer(run, {})
-    said, explained = photographer.caption(photograph), photographer.explain(photograph, "lrp")
+    said, explained = photographer.caption(photograph), photographer.explain(photograph, ["lrp"])
     assert said.words == explained.captioned.words
     assert invoke("caption", photograph, "--run", run) == f"{photograph}: {said.caption}\n"
     assert said.pixels.shape == (40, 60, 3)
@@ -62,9 +64,9 @@ def test_preceding_words_are_the_relevance_of_the_inputs_after_the_start(
     from capscope.explain.lrp import LRP
 
     photographer = Photographer(run, {})
-    found = photographer.explain(photograph, "lrp")
-    subject = photographer.subject
-    ids = [subject.vocabulary.words.index(word) for word in found.captioned.words]
+    explained = photographer.explain(photograph, ["lrp"])
+    subject, (found,) = photographer.subject, explained.found
+    ids = [subject.vocabulary.words.index(word) for word in explained.captioned.words]
     images = subject.network.preprocess(Image.open(photograph)).unsqueeze(0)
     expected = LRP(subject).explain(
         images,
@@ -104,13 +106,54 @@ def test_explain_makes_one_page_of_a_folder_and_escapes_names(
 
 
 def test_one_word_can_be_asked_for(run: Path, photograph: Path) -> None:
-    found = Photographer(run, {}).explain(photograph, "lrp")
-    word = found.captioned.words[0]
-    one = found.only(word.upper())
+    explained = Photographer(run, {}).explain(photograph, ["lrp", "attention"])
+    word = explained.captioned.words[0]
+    one = explained.only(word.upper())
     assert set(one.captioned.words) == {word}
-    assert len(one.maps) == len(one.captioned.probabilities) == found.captioned.words.count(word)
-    with pytest.raises(CapscopeError, match="has no word 'zebra'; it says: "):
-        found.only("zebra")
+    count = explained.captioned.words.count(word)
+    assert [len(found.maps) for found in one.found] == [count, count]
+    assert len(one.captioned.probabilities) == count
+
+
+def test_a_word_that_is_not_said_or_not_known_is_refused(run: Path, photograph: Path) -> None:
+    explained = Photographer(run, {}).explain(photograph, ["attention"])
+    silent = next(
+        word
+        for word in Photographer(run, {}).subject.vocabulary.ids
+        if word not in explained.captioned.words
+    )
+    arguments = ["explain", photograph, "--run", run, "--word"]
+    with pytest.raises(CapscopeError, match=f"has no word '{silent}'; it says: "):
+        invoke(*arguments, silent)
+    with pytest.raises(CapscopeError, match=r"'moom' is not among the 5 words .*: moon"):
+        invoke(*arguments, "moom")
+    with pytest.raises(CapscopeError, match="'<start>' is not among the 5 words"):
+        invoke(*arguments, "<start>")
+
+
+def test_several_explainers_share_one_picture_and_one_page(
+    run: Path, photograph: Path, tmp_path: Path
+) -> None:
+    arguments = ["explain", photograph, "--run", run]
+    for name in ("lrp", "attention", "gradcam"):
+        arguments += ["--explainer", name]
+    invoke(*arguments[:6], "--out", tmp_path / "one.png")
+    invoke(*arguments, "--out", tmp_path / "three.png")
+    assert Image.open(tmp_path / "three.png").height > Image.open(tmp_path / "one.png").height
+    invoke(*arguments, "--out", tmp_path / "three.html")
+    page = (tmp_path / "three.html").read_text()
+    assert page.count("<article") == 1
+    assert page.count('class="strip"') == 3
+    assert "<details open>" in page
+
+
+def test_an_image_without_a_caption_is_named(
+    run: Path, photograph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = [Hypothesis((), (-0.1,), True, -0.1)]
+    monkeypatch.setattr(photograph_module, "caption_images", lambda *_: silence)
+    with pytest.raises(CapscopeError, match=r"the caption of .*photo & more.jpg is empty"):
+        Photographer(run, {}).explain(photograph, ["lrp"])
 
 
 @pytest.mark.parametrize(
@@ -130,7 +173,7 @@ def test_images_that_are_not_there_are_named(
 
 def test_an_unknown_explainer_lists_those_there_are(run: Path, photograph: Path) -> None:
     with pytest.raises(CapscopeError, match="unknown explainer 'magic'; there are: lrp"):
-        Photographer(run, {}).explain(photograph, "magic")
+        Photographer(run, {}).explain(photograph, ["lrp", "magic"])
 
 
 def test_two_images_do_not_fit_into_one_picture(run: Path, photograph: Path) -> None:

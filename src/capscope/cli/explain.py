@@ -13,7 +13,17 @@ from capscope.cli.options import IMAGES, run_option
 @click.argument("images", nargs=-1, required=True, type=IMAGES)
 @run_option
 @click.option("--beam", type=click.IntRange(1), help="Beam width; the run's own by default.")
-@click.option("--explainer", default="lrp", show_default=True, help="Method, such as attention.")
+@click.option(
+    "--explainer",
+    "explainers",
+    multiple=True,
+    default=["lrp"],
+    show_default=True,
+    help="Method, such as attention or gradcam; several are shown below each other.",
+)
+@click.option(
+    "--head", type=click.IntRange(0), help="Show one head of attention; their mean by default."
+)
 @click.option("--word", help="Show one word of the caption only.")
 @click.option(
     "--out",
@@ -25,7 +35,8 @@ def command(
     images: tuple[Path, ...],
     run_dir: Path,
     beam: int | None,
-    explainer: str,
+    explainers: tuple[str, ...],
+    head: int | None,
     word: str | None,
     out: Path | None,
 ) -> None:
@@ -33,13 +44,15 @@ def command(
 
     \b
     capscope explain photo.jpg
-    capscope explain photo.jpg --word dog --explainer gradcam
+    capscope explain photo.jpg --explainer lrp --explainer attention --explainer gradcam
+    capscope explain photo.jpg --word dog
     capscope explain holiday/ --out holiday.html
     """
     from capscope.errors import CapscopeError
     from capscope.explain.photograph import Photographer, find_images
     from capscope.report.montage import montage, save_png
     from capscope.report.own_images import card_of, write_page
+    from capscope.report.views import View
 
     paths = find_images(images)
     page = out is not None and out.suffix == ".html"
@@ -48,28 +61,23 @@ def command(
         raise CapscopeError(f"--out {out} holds one image, {len(paths)} are given: name a folder")
     settings = {} if beam is None else {"method": "beam", "beam": beam}
     photographer = Photographer(run_dir, settings)
+    if word is not None:
+        photographer.check_word(word)
     cards = []
     for path in paths:
-        found = photographer.explain(path, explainer)
-        title = f"{path.name}: {found.captioned.caption} ({found.title})"
-        click.echo(f"{path}: {found.captioned.caption}")
-        found = found if word is None else found.only(word)
-        seen = found.captioned
+        explained = photographer.explain(path, explainers, head=head)
+        title = f"{path.name}: {explained.captioned.caption}"
+        click.echo(f"{path}: {explained.captioned.caption}")
+        explained = explained if word is None else explained.only(word)
+        seen = explained.captioned
+        views = [View(**vars(found)) for found in explained.found]
         if page:
-            cards.append(
-                card_of(
-                    path.name,
-                    seen.pixels,
-                    seen.words,
-                    found.title,
-                    found.maps,
-                    seen.probabilities,
-                    found.before,
-                )
-            )
+            cards.append(card_of(path.name, seen.pixels, seen.words, seen.probabilities, views))
             continue
+        if len(views) == 1:
+            title += f" ({views[0].title})"
         file = out if single and out else (out or Path()) / f"{path.stem}.explained.png"
-        save_png(montage(seen.pixels, seen.words, found.maps, found.before, title=title), file)
+        save_png(montage(seen.pixels, seen.words, views, title=title), file)
         click.echo(f"  -> {file}")
     if page and out is not None:
         write_page(cards, out)

@@ -23,7 +23,7 @@ class Explainer(ABC):
     steps : int
         Points of a path integral, for integrated gradients.
     head : int or None
-        The head of multi-head attention that is explained, for raw attention and for what is
+        The head of multi-head attention that is explained, for raw attention, LRP and what is
         published (which explains one at a time); None: all of them.
     parity : bool
         As published by Sun et al. 2022, quirks included; docs/explainers.md says what is different.

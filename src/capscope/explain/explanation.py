@@ -29,9 +29,9 @@ class Explanation:
         explanations that of the regions a pixel lies in.
     conservation : dict of str to Tensor (B, T)
         Where the relevance went: ``start``, the relevance that was handed down (the word's
-        logit, or what it gains on a path); what arrived at ``grid`` and ``words``; and of the grid's share, what entered the
-        image ``network`` (all but what channels that say where a cell is got) and what arrived
-        at ``pixels``.
+        logit, or what it gains on a path); what arrived at ``grid`` and ``words``; and of the
+        grid's share, what entered the image ``network`` (all but what channels that say where a
+        cell is got) and what arrived at ``pixels``.
     boxes : Tensor (B, N, 4) or None
         Where the visual features are, of `painted` explanations: x0, y0, x1, y1 in [0, 1].
     """

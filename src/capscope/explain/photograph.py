@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
 
 from capscope.data.images import IMAGE_SUFFIXES, read_image
 from capscope.decoding.captions import caption_images
 from capscope.decoding.hypothesis import Hypothesis
 from capscope.errors import CapscopeError
 from capscope.explain import explainer_class
+from capscope.explain.explanation import Explanation
 from capscope.explain.split import open_subject
 from capscope.explain.subject import Subject
+from capscope.features.visual import Features
+
+PAINTED = 128
+"""Width and height of maps that regions are painted on."""
 
 
 @dataclass(frozen=True)
@@ -46,24 +54,36 @@ class Captioned:
 
 
 @dataclass(frozen=True)
-class Explained:
-    """A captioned photograph with the relevance of each word.
+class Found:
+    """What one explainer finds in a photograph for the T words of its caption.
 
     Attributes
     ----------
-    captioned : Captioned
     title : str
         What the explainer is called.
     maps : float (T, h, w)
         Signed relevance of the image; the whole image whatever its shape.
     before : float (T, T) or None
         ``before[t, i]`` is the relevance of word i for word t, for i < t.
+    regions : float (T, N) or None
+        Signed relevance of regions, where the captioner sees regions; `maps` are painted with it.
+    boxes : float (N, 4) or None
+        Where the regions are: x0, y0, x1, y1 in [0, 1] of width and height.
     """
 
-    captioned: Captioned
     title: str
     maps: NDArray[np.float64]
     before: NDArray[np.float64] | None
+    regions: NDArray[np.float64] | None
+    boxes: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A captioned photograph with what each explainer finds in it."""
+
+    captioned: Captioned
+    found: tuple[Found, ...]
 
     def only(self, word: str) -> Explained:
         """Return what belongs to one word of the caption, without preceding words.
@@ -81,7 +101,16 @@ class Explained:
             )
         words = tuple(seen.words[place] for place in places)
         captioned = replace(seen, words=words, probabilities=seen.probabilities[places])
-        return Explained(captioned, self.title, self.maps[places], None)
+        found = tuple(
+            replace(
+                one,
+                maps=one.maps[places],
+                before=None,
+                regions=None if one.regions is None else one.regions[places],
+            )
+            for one in self.found
+        )
+        return Explained(captioned, found)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -127,35 +156,67 @@ class Photographer:
         """Caption one photograph."""
         return self._look(path)[0]
 
-    def explain(self, path: Path, explainer: str, epsilon: float = 0.01) -> Explained:
-        """Caption one photograph and explain every word.
+    def check_word(self, word: str) -> None:
+        """Refuse a word that no caption of this run can have."""
+        known = self.subject.vocabulary.ids
+        if word.lower() not in known:
+            near = get_close_matches(word.lower(), known, 3)
+            raise CapscopeError(
+                f"{word!r} is not among the {len(known)} words that this run knows"
+                + (f"; near it are: {', '.join(near)}" if near else "")
+            )
+
+    def explain(self, path: Path, explainers: Sequence[str], **options: Any) -> Explained:
+        """Caption one photograph and explain every word, by each of the explainers.
+
+        Parameters
+        ----------
+        path : Path
+        explainers : sequence of str
+            Keys of `capscope.explain.EXPLAINERS`.
+        options
+            Of the explainers, such as ``epsilon``.
 
         Raises
         ------
         CapscopeError
-            Naming the file if it cannot be read, or if its caption has no word.
+            Naming the file if it cannot be read, or if its caption has no word; an explainer that
+            does not exist or does not fit the captioner.
         """
-        captioned, images, spoken = self._look(path)
+        methods = [explainer_class(name)(self.subject, **options) for name in explainers]
+        captioned, images, features, spoken = self._look(path)
         if not spoken.word_ids:
             raise CapscopeError(f"the caption of {path} is empty: there is no word to explain")
-        method = explainer_class(explainer)(self.subject, epsilon)
         word_ids = self.subject.inputs(torch.tensor([spoken.word_ids]))
         lengths = torch.tensor([len(spoken.word_ids)])
-        found = method.explain(images, self.subject.look(images), word_ids, lengths)
-        grid = self.subject.network.grid
-        maps = found.grid.reshape(1, -1, *grid) if found.pixels is None else found.pixels
-        before = None if found.words is None else found.words[0].double().numpy()
-        if before is not None:
-            # Input 0 is the start of the caption; input i is word i - 1.
-            before = np.pad(before[:, 1:], ((0, 0), (0, 1)))
-        return Explained(captioned, method.title, maps[0].double().numpy(), before)
+        found = []
+        for method in tqdm(methods, desc=path.name, unit="explainer", disable=len(methods) == 1):
+            explanation = method.explain(images, features, word_ids, lengths)
+            found.append(_found(method.title, explanation.painted(features, PAINTED)))
+        return Explained(captioned, tuple(found))
 
-    def _look(self, path: Path) -> tuple[Captioned, torch.Tensor, Hypothesis]:
+    def _look(self, path: Path) -> tuple[Captioned, Tensor | None, Features, Hypothesis]:
         subject: Subject = self.subject
-        picture = read_image(path)
-        images = subject.network.preprocess(picture).unsqueeze(0)
-        features = subject.look(images)
+        picture = np.asarray(read_image(path))
+        images, features = subject.see([picture])
         spoken = caption_images(subject.captioner, features, subject.vocabulary, self.settings)[0]
         words = tuple(subject.vocabulary.words[word_id] for word_id in spoken.word_ids)
         probabilities = np.exp(np.array(spoken.log_probs[: len(words)], dtype=np.float64))
-        return Captioned(path, np.asarray(picture), words, probabilities), images, spoken
+        return Captioned(path, picture, words, probabilities), images, features, spoken
+
+
+def _found(title: str, explanation: Explanation) -> Found:
+    """Return what an explanation of one caption says, as arrays."""
+    pixels, before, boxes = (
+        None if tensor is None else tensor[0].double().numpy()
+        for tensor in (explanation.pixels, explanation.words, explanation.boxes)
+    )
+    if pixels is None:
+        raise CapscopeError(
+            "the visual features of this run have no place in the image: there is no map to draw"
+        )
+    if before is not None:
+        # Input 0 is the start of the caption; input i is word i - 1.
+        before = np.pad(before[:, 1:], ((0, 0), (0, 1)))
+    regions = None if boxes is None else explanation.grid[0].double().numpy()
+    return Found(title, pixels, before, regions, boxes)

@@ -17,8 +17,8 @@ from PIL import Image as Pillow
 from capscope.data.annotations import Dataset
 from capscope.data.images import read_image
 from capscope.files import read_json
-from capscope.report.heatmaps import limit_of, overlay
 from capscope.report.results import Results, RunResults
+from capscope.report.views import View
 
 PICTURE, PANEL = 256, 144
 """Widths in pixels of the image and of a word's panel."""
@@ -63,6 +63,8 @@ class Card:
     scores: tuple[tuple[str, str], ...]
     strips: tuple[Strip, ...]
     """The first is shown, the others on demand."""
+    open: bool = False
+    """Whether the others are shown too."""
 
 
 def cards(
@@ -159,49 +161,34 @@ class _Store:
             name = "pixels" if "pixels" in file else "grid"
             maps = file[name][row, :length].astype(np.float64)
             before = file["words"][row, :length].astype(np.float64) if "words" in file else None
+            regions = boxes = None
+            if "boxes" in file:
+                boxes = file["boxes"][row]
+                regions = file["grid"][row, :length].astype(np.float64)
         maps = maps.reshape(length, *(maps.shape[1:] if name == "pixels" else self.side))
         if before is not None:
             # Input 0 is the start of the caption; input i is word i - 1.
             before = before[:, 1:length]
-        return strip_of(self.title, pixels, texts, maps, probabilities, before)
+        view = View(self.title, maps, before, regions, boxes)
+        return strip_of(view, pixels, texts, probabilities)
 
 
 def strip_of(
-    title: str,
+    view: View,
     pixels: NDArray[np.uint8],
     texts: Sequence[str],
-    maps: NDArray[np.float64],
     probabilities: NDArray[np.float64],
-    before: NDArray[np.float64] | None,
 ) -> Strip:
-    """Draw a panel for each of T words.
-
-    Parameters
-    ----------
-    title : str
-        What the explainer is called.
-    pixels : uint8 (H, W, 3)
-        The image.
-    texts : sequence of str, length T
-    maps : float (T, h, w)
-        Signed relevance of the image.
-    probabilities : float (T,) or longer
-    before : float (T, at least T - 1) or None
-        Relevance of word i (column) for word t (row); read for i < t.
-    """
+    """Draw a panel of a view for each of T words over the image (H, W, 3)."""
     words = []
     for position, text in enumerate(texts):
-        panel = overlay(pixels, maps[position], limit=limit_of(maps[position]))
-        influences: tuple[Influence, ...] = ()
-        if before is not None and position:
-            shares = before[position, :position]
-            shares = shares / (np.abs(shares).max() or 1.0)
-            influences = tuple(
-                Influence(word, round(float(share), 2))
-                for word, share in zip(texts, shares, strict=False)
-            )
-        words.append(Word(text, float(probabilities[position]), data_url(panel, PANEL), influences))
-    return Strip(title, tuple(words))
+        influences = tuple(
+            Influence(word, round(float(share), 2))
+            for word, share in zip(texts, view.influences(position), strict=False)
+        )
+        panel = data_url(view.panel(pixels, position), PANEL)
+        words.append(Word(text, float(probabilities[position]), panel, influences))
+    return Strip(view.title, tuple(words))
 
 
 def data_url(pixels: NDArray[np.uint8], width: int) -> str:

@@ -11,6 +11,8 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
+from PIL import Image as Pillow
+from PIL import ImageDraw
 
 from capscope.errors import CapscopeError
 from capscope.relevance.image_upscale import expansion_matrix
@@ -22,6 +24,9 @@ DIVERGING = LinearSegmentedColormap.from_list(
     "relevance",
     ["#053061", "#1f5fa8", "#5aa2d6", "#f7f7f7", "#f28a5c", "#d62a1f", "#7f0016"],
 )
+
+OUTLINED, WEAK = 8, 0.2
+"""So many regions are outlined, if they have at least this share of the strongest relevance."""
 
 
 def limit_of(relevance: Floats, quantile: float = 0.995) -> float:
@@ -104,11 +109,59 @@ def overlay(
         )
     scale = limit_of(relevance) if limit is None else limit
     signed = np.clip(enlarge(relevance, *image.shape[:2]) / scale, -1, 1)
-    grey = image @ np.array([0.299, 0.587, 0.114])
-    pale = (1 - fade) * image + fade * (60 + 0.72 * grey)[..., None]
-    colour = 255 * DIVERGING(np.sign(signed) * (0.25 + 0.75 * np.abs(signed)) / 2 + 0.5)[..., :3]
     share = opacity * np.abs(signed)[..., None] ** 0.6
-    return _to_bytes((1 - share) * pale + share * colour)
+    return _to_bytes((1 - share) * _faded(image, fade) + share * _vivid(signed))
+
+
+def overlay_regions(
+    image: Bytes,
+    relevance: Floats,
+    boxes: Floats,
+    *,
+    limit: float | None = None,
+    opacity: float = 0.5,
+    fade: float = 0.9,
+) -> Bytes:
+    """Draw regions over an image: outlines in the colour of their relevance, areas tinted.
+
+    Outlines are as strong as the relevance, the strongest on top; only the most relevant have one.
+
+    Parameters
+    ----------
+    image : uint8 (H, W, 3)
+    relevance : float (N,)
+        Signed relevance of each region.
+    boxes : float (N, 4)
+        x0, y0, x1, y1 in [0, 1]; empty ones (padding) are not drawn.
+    limit : float, optional
+        Strength of the full colour; the largest of these regions' if not given.
+    opacity, fade : float
+        How much the strongest area hides; how far the image goes towards a light grey.
+
+    Returns
+    -------
+    uint8 (H, W, 3)
+    """
+    height, width = image.shape[:2]
+    scale = limit or limit_of(relevance, 1.0)
+    signed = np.clip(np.asarray(relevance, dtype=np.float64) / scale, -1, 1)
+    corners = np.round(boxes * [width, height, width, height]).astype(int)
+    area: Floats = np.zeros((height, width))
+    for (x0, y0, x1, y1), strength in zip(corners, signed, strict=True):
+        area[y0:y1, x0:x1] += strength
+    area /= max(1.0, float(np.abs(area).max()))
+    share = opacity * np.abs(area)[..., None] ** 0.8
+    tinted = (1 - share) * _faded(image, fade) + share * _vivid(area)
+    picture = Pillow.fromarray(_to_bytes(tinted))
+    pencil = ImageDraw.Draw(picture)
+    for region in np.argsort(np.abs(signed), kind="stable")[-OUTLINED:]:
+        x0, y0, x1, y1 = corners[region].tolist()
+        strength = abs(signed[region])
+        if strength >= WEAK and x1 > x0 and y1 > y0:
+            colour = tuple(_to_bytes(_vivid(signed[region])).tolist())
+            thick = max(1, round(strength * min(height, width) / 55))
+            pencil.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=thick)
+    return np.asarray(picture)
 
 
 def correct_gamma(maps: Floats, exponent: float = 0.7) -> Floats:
@@ -145,6 +198,18 @@ def published_attention(image: Bytes, attention: Floats, sigma: float = 20.0) ->
     )
     strength = rows @ (attention / np.abs(attention).max()) @ columns.T
     return _to_bytes(0.6 * 255 * colormaps["seismic"](strength)[..., :3] + 0.4 * image)
+
+
+def _faded(image: Bytes, fade: float) -> Floats:
+    """Return the image (H, W, 3) with `fade` of its colour gone, towards a light grey."""
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    return np.asarray((1 - fade) * image + fade * (60 + 0.72 * grey)[..., None])
+
+
+def _vivid(signed: Floats) -> Floats:
+    """Return the colours (..., 3), 0..255, of values in [-1, 1]; but for 0, none is near white."""
+    position = np.sign(signed) * (0.25 + 0.75 * np.abs(signed)) / 2 + 0.5
+    return np.asarray(255 * np.asarray(DIVERGING(position))[..., :3])
 
 
 def _linear(size: int, wanted: int) -> NDArray[np.float64]:

@@ -1,7 +1,7 @@
-"""A caption as a figure: one panel a word, with what the word owes to image and preceding words.
+"""A caption as a figure: words across, explainers down.
 
-Below each panel stands the caption up to that word; preceding words are shaded by their relevance
-for it, red for and blue against.
+Each panel shows what a word owes to the image. Where an explainer says what the word owes to
+preceding words, the caption up to it stands below, those words shaded: red for and blue against.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -22,39 +21,38 @@ from PIL import Image as Pillow
 
 from capscope.errors import CapscopeError
 from capscope.files import atomic_path
-from capscope.report.heatmaps import DIVERGING, Bytes, Floats, limit_of, overlay
+from capscope.report.heatmaps import DIVERGING, Bytes, Floats
+from capscope.report.views import View
 
 FONT = "DejaVu Sans"
-PANEL, GAP, LINE = 2.1, 0.1, 0.175  # inches
-WIDEST = 7  # panels in a row
+PANEL, SMALL_PANEL = 2.1, 1.6  # inches, the gap included: of one explainer, of several
+GAP, LINE, HEADING, LABEL = 0.1, 0.175, 0.3, 0.28
+WIDEST, WIDEST_OF_SEVERAL = 7, 10  # panels in a row
 WORD_SIZE = 7  # points
 INK, PALE = "#1a1a1a", "#8a8a8a"
+BOLD: dict[str, Any] = {"weight": "bold"}
 
 
 def montage(
     image: Bytes,
     words: Sequence[str],
-    maps: Floats,
-    word_relevance: Floats | None = None,
+    views: Sequence[View],
     *,
     title: str | None = None,
     columns: int | None = None,
     common_scale: bool = False,
     dots_per_inch: int = 160,
 ) -> Pillow.Image:
-    """Draw the image and one panel for each word of its caption.
+    """Draw the image and, for each explainer, one panel for each word of the caption.
 
     Parameters
     ----------
     image : uint8 (H, W, 3)
         The picture.
     words : sequence of str, length T
-        The caption.
-    maps : float (T, h, w)
-        Signed relevance of the image for each word.
-    word_relevance : float (T, T), optional
-        Relevance of word i (column) for word t (row); entries on and above the diagonal are not
-        read. Each row is scaled to its largest absolute value.
+        The caption; a long one is broken into several blocks.
+    views : sequence of View
+        One for each explainer, from top to bottom.
     title : str, optional
         A line over the figure, such as the image's file name.
     columns : int, optional
@@ -69,37 +67,43 @@ def montage(
     PIL.Image.Image
         The figure, RGB.
     """
-    count = len(words)
-    if len(maps) != count or (word_relevance is not None and len(word_relevance) != count):
-        raise CapscopeError(f"a caption of {count} words needs {count} maps, got {len(maps)}")
-    rows = -(-(count + 1) // (columns or WIDEST))
-    across = columns or -(-(count + 1) // rows)
-    width = PANEL - GAP
-    height = width * image.shape[0] / image.shape[1]
-    context = _Context(words, width) if word_relevance is not None else None
-    below = 0.1 if context is None else 0.17 + LINE * context.lines
-    top, bottom = (0.4 if title else 0.1), 0.36
-    size = (across * PANEL + 2 * GAP, rows * (height + below + 0.3) + top + bottom)
-    sheet = _Sheet(size, dots_per_inch)
-    limit = limit_of(maps) if common_scale and count else None
+    for view in views:
+        if len(view) != len(words):
+            raise CapscopeError(
+                f"a caption of {len(words)} words needs {len(words)} maps of {view.title}, "
+                f"got {len(view)}"
+            )
+    layout = _Layout(image, words, views, columns)
+    sheet = _Sheet(layout.size(bool(title)), dots_per_inch)
     if title:
-        sheet.write(1.5 * GAP, size[1] - 0.22, title, size=10, va="center")
-    for panel in range(count + 1):
-        row, column = divmod(panel, across)
-        left = 1.5 * GAP + column * PANEL
-        lower = size[1] - top - (row + 1) * (height + 0.3) - row * below
-        axes = sheet.axes(left, lower, width, height)
-        axes.set_axis_off()
-        if panel == 0:
-            axes.imshow(image, interpolation="lanczos")
-            sheet.write(left, lower + height + 0.07, "image", size=10, colour=PALE)
-            continue
-        word = panel - 1
-        name = words[word] if len(words[word]) <= 20 else words[word][:19] + "…"
-        axes.imshow(overlay(image, maps[word], limit=limit), interpolation="lanczos")
-        sheet.write(left, lower + height + 0.07, name, size=10, weight="bold")
-        if context is not None and word_relevance is not None:
-            context.draw(sheet, left, lower - 0.15, word, np.asarray(word_relevance[word][:word]))
+        sheet.write(1.5 * GAP, sheet.size[1] - 0.22, title, size=10, va="center")
+    limits = [view.limit() if common_scale and words else None for view in views]
+    upper = sheet.size[1] - (0.4 if title else 0.1)
+    for chosen in layout.blocks:
+        first = chosen[0]
+        upper -= HEADING
+        for panel in chosen:
+            name, style = ("image", {"colour": PALE}) if panel == 0 else (words[panel - 1], BOLD)
+            shown = name if len(name) <= layout.letters else name[: layout.letters - 1] + "…"
+            sheet.write(layout.left(panel - first), upper + 0.07, shown, size=10, **style)
+        for view, limit in zip(views, limits, strict=True):
+            lower = upper - layout.height
+            if len(views) > 1:
+                centre = lower + layout.height / 2
+                where = {"rotation": 90, "ha": "center", "va": "center"}
+                sheet.write(1.5 * GAP + LABEL / 3, centre, view.title, size=9, **where)
+            for panel in chosen:
+                left = layout.left(panel - first)
+                if panel:
+                    axes = sheet.axes(left, lower, layout.width, layout.height)
+                    axes.imshow(view.panel(image, panel - 1, limit), interpolation="lanczos")
+                    if view.before is not None:
+                        influences = view.influences(panel - 1)
+                        layout.context.draw(sheet, left, lower - 0.15, panel - 1, influences)
+                elif view is views[0]:
+                    axes = sheet.axes(left, lower, layout.width, layout.height)
+                    axes.imshow(image, interpolation="lanczos")
+            upper = lower - layout.below(view, chosen)
     sheet.legend(1.5 * GAP)
     return sheet.picture()
 
@@ -108,6 +112,44 @@ def save_png(picture: Pillow.Image, path: Path) -> None:
     """Write a picture as PNG, whole or not at all."""
     with atomic_path(path) as temporary:
         picture.save(temporary, format="PNG", optimize=True)
+
+
+class _Layout:
+    """Where panels go, in inches."""
+
+    def __init__(
+        self, image: Bytes, words: Sequence[str], views: Sequence[View], columns: int | None
+    ) -> None:
+        several = len(views) > 1
+        self.panel = SMALL_PANEL if several else PANEL
+        self.views = views
+        count = len(words) + 1
+        blocks = -(-count // (columns or (WIDEST_OF_SEVERAL if several else WIDEST)))
+        self.across = columns or -(-count // blocks)
+        self.blocks = [
+            range(first, min(first + self.across, count)) for first in range(0, count, self.across)
+        ]
+        self.margin = 1.5 * GAP + (LABEL if several else 0)
+        self.width = self.panel - GAP
+        self.height = self.width * image.shape[0] / image.shape[1]
+        self.letters = round(9.5 * self.panel)
+        self.context = _Context(words, self.width)
+
+    def left(self, column: int) -> float:
+        """Return the left edge of a column."""
+        return self.margin + column * self.panel
+
+    def below(self, view: View, panels: range) -> float:
+        """Return the room under a row of panels, of which number 0 is the image."""
+        lines = self.context.lines(panels[-1])
+        return 0.1 if view.before is None else 0.17 + LINE * lines
+
+    def size(self, title: bool) -> tuple[float, float]:
+        """Return width and height of the figure."""
+        up = (0.4 if title else 0.1) + 0.36
+        for panels in self.blocks:
+            up += HEADING + sum(self.height + self.below(view, panels) for view in self.views)
+        return self.margin + self.across * self.panel + 0.5 * GAP, up
 
 
 class _Sheet:
@@ -120,7 +162,9 @@ class _Sheet:
 
     def axes(self, left: float, lower: float, width: float, height: float) -> Axes:
         across, up = self.size
-        return self.figure.add_axes((left / across, lower / up, width / across, height / up))
+        axes = self.figure.add_axes((left / across, lower / up, width / across, height / up))
+        axes.set_axis_off()
+        return axes
 
     def write(
         self,
@@ -147,9 +191,11 @@ class _Sheet:
 
     def legend(self, left: float) -> None:
         """Draw the colour bar, from against the word to for it."""
+        axes = self.axes(left + 0.56, 0.13, 1.3, 0.1)
+        axes.set_axis_on()
         bar = self.figure.colorbar(
             ScalarMappable(Normalize(-1, 1), DIVERGING),
-            cax=self.axes(left + 0.56, 0.13, 1.3, 0.1),
+            cax=axes,
             orientation="horizontal",
             ticks=[],
         )
@@ -178,22 +224,24 @@ class _Context:
                 x, line = 0.0, line + 1
             self.places.append((x, line))
             x += length + 0.07
-        self.lines = line + 1
 
-    def draw(self, sheet: _Sheet, left: float, upper: float, word: int, relevance: Floats) -> None:
-        """Write the words up to `word`, the preceding ones on the colour of their relevance."""
-        scale = float(np.abs(relevance).max()) if word else 0.0
+    def lines(self, words: int) -> int:
+        """Return how many lines the first `words` words take."""
+        return self.places[words - 1][1] + 1 if words else 0
+
+    def draw(self, sheet: _Sheet, left: float, upper: float, word: int, signed: Floats) -> None:
+        """Write the words up to `word`, the preceding ones on the colour of their influence."""
         for index, (x, line) in enumerate(self.places[: word + 1]):
-            signed = float(relevance[index]) / scale if scale and index < word else 0.0
+            influence = float(signed[index]) if index < word else 0.0
             text = sheet.write(
                 left + 0.02 + x,
                 upper - line * LINE,
                 self.words[index],
                 size=WORD_SIZE,
-                colour="white" if abs(signed) > 0.6 else INK,
+                colour="white" if abs(influence) > 0.6 else INK,
                 weight="bold" if index == word else "normal",
                 va="center",
             )
             if index < word:
-                shade = (*DIVERGING(signed / 2 + 0.5)[:3], min(1.0, 1.2 * abs(signed)))
+                shade = (*DIVERGING(influence / 2 + 0.5)[:3], min(1.0, 1.2 * abs(influence)))
                 text.set_bbox({"boxstyle": "round,pad=0.18", "facecolor": shade, "linewidth": 0})

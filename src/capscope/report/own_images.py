@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,25 +11,25 @@ from numpy.typing import NDArray
 from capscope.files import write_text
 from capscope.report.gallery import PICTURE, Card, data_url, strip_of
 from capscope.report.template import render
+from capscope.report.views import View
 
 
 def card_of(
     name: str,
     pixels: NDArray[np.uint8],
     words: tuple[str, ...],
-    title: str,
-    maps: NDArray[np.float64],
     probabilities: NDArray[np.float64],
-    before: NDArray[np.float64] | None,
+    views: Sequence[View],
 ) -> Card:
-    """Return the card of one image; parameters as those of `strip_of`."""
+    """Return the card of one image (H, W, 3) and its caption, with a strip for each explainer."""
     return Card(
         name=name,
         picture=data_url(pixels, PICTURE),
         caption=" ".join(words),
         references=(),
         scores=(),
-        strips=(strip_of(title, pixels, words, maps, probabilities, before),),
+        strips=tuple(strip_of(view, pixels, words, probabilities) for view in views),
+        open=True,
     )
 
 
