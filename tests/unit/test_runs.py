@@ -332,6 +332,17 @@ def test_decoding_writes_a_coco_results_file(run, folders, params, tmp_path):
     assert [entry["word_ids"] for entry in alone] == [entry["word_ids"] for entry in entries]
 
 
+def test_several_runs_caption_as_an_ensemble(run, folders, params, tmp_path):
+    arguments = [run, folders["data"], folders["features"], params]
+    decode_run(*arguments, split="test", out=tmp_path / "alone.json")
+    decode_run(*arguments, split="test", out=tmp_path / "twice.json", also=[run], weights=[3, 1])
+    alone, twice = read_json(tmp_path / "alone.json"), read_json(tmp_path / "twice.json")
+    assert [entry["word_ids"] for entry in twice] == [entry["word_ids"] for entry in alone]
+    with pytest.raises(CapscopeError, match="give each member one positive number"):
+        decode_run(*arguments, split="test", out=tmp_path / "x", also=[run], weights=[1])
+    assert not (tmp_path / "x").exists()
+
+
 def test_a_split_without_images_is_an_error(run, folders, params, tmp_path):
     with pytest.raises(CapscopeError, match="shift"):
         decode_run(

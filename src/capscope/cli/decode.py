@@ -11,7 +11,21 @@ from capscope.cli.options import FILE, FOLDER, params_options
 
 @click.command()
 @params_options
-@click.option("--run", "run_dir", type=FOLDER, required=True, help="From `capscope train`.")
+@click.option(
+    "--run",
+    "run_dirs",
+    type=FOLDER,
+    required=True,
+    multiple=True,
+    help="From `capscope train`; given several times, an ensemble of the runs captions.",
+)
+@click.option(
+    "--weight",
+    "weights",
+    type=float,
+    multiple=True,
+    help="Weight of each run in the ensemble, in the order of --run; equal by default.",
+)
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
 @click.option(
     "--features", "features_dir", type=FOLDER, required=True, help="From `capscope features`."
@@ -21,15 +35,30 @@ from capscope.cli.options import FILE, FOLDER, params_options
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
-    run_dir: Path,
+    run_dirs: tuple[Path, ...],
+    weights: tuple[float, ...],
     data_dir: Path,
     features_dir: Path,
     split: str,
     out: Path,
 ) -> None:
-    """Caption a split with a trained run."""
+    """Caption a split with a trained run, or with several runs as one.
+
+    An ensemble takes the mean of its members' probabilities at every word; they need the same
+    vocabulary and the same visual features.
+    """
     from capscope.decoding.captions import decode_run
     from capscope.params import load_params
 
     params = load_params(params_files, assignments)
-    decode_run(run_dir, data_dir, features_dir, params, split=split, out=out)
+    run_dir, *also = run_dirs
+    decode_run(
+        run_dir,
+        data_dir,
+        features_dir,
+        params,
+        split=split,
+        out=out,
+        also=also,
+        weights=weights or None,
+    )

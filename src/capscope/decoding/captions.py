@@ -17,7 +17,7 @@ from capscope.features.store import FeatureStore
 from capscope.features.visual import Features
 from capscope.files import write_json
 from capscope.models.captioner import Captioner
-from capscope.models.checkpoint import load_run
+from capscope.models.checkpoint import load_ensemble
 
 
 def caption_images(
@@ -82,9 +82,19 @@ def decode_run(
     *,
     split: str,
     out: Path,
+    also: Sequence[Path] = (),
+    weights: Sequence[float] | None = None,
 ) -> None:
-    """Caption a split with a trained run and write a COCO results file."""
-    run = load_run(run_dir)
+    """Caption a split with a trained run and write a COCO results file.
+
+    Parameters
+    ----------
+    also : sequence of Path
+        Further runs: all of them caption together, as an ensemble.
+    weights : sequence of float, optional
+        Of each run of the ensemble; by default all count the same.
+    """
+    run = load_ensemble([run_dir, *also], weights)
     images = open_dataset(data_dir, params).split(split)
     if not images:
         raise CapscopeError(f"{data_dir} has no images in split {split!r}")
