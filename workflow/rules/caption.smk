@@ -30,6 +30,7 @@ rule evaluate:
     input:
         data="results/{dataset}/data/manifest.json",
         decoded=expand("{run}/decoded/{split}.json", run=RUNS, split=SPLITS),
+        spice=models_of_spice,
     output:
         table="results/{dataset}/scores/captions.csv",
         images="results/{dataset}/scores/per_image.csv",
@@ -41,8 +42,9 @@ rule evaluate:
         "../../envs/capscope.yaml"
     threads: 2
     resources:
-        mem_mb=4000,
-        runtime=60,
+        gpu=1 if LEARNED else 0,
+        mem_mb=4000 + 1000 * SPICE["memory_gb"] * config["metrics"]["spice"],
+        runtime=240,
     params:
         data=subpath(input.data, parent=True),
         runs=expand("--run {run}", run=RUNS),
@@ -52,3 +54,22 @@ rule evaluate:
     shell:
         "capscope evaluate --params {params.file} --data {params.data} {params.runs}"
         " --out {params.out} 2>&1 | tee {log}"
+
+
+# On request, as `snakemake spice_models`: 385 MB, once for all data sets.
+rule spice_models:
+    output:
+        SPICE_MODELS,
+    log:
+        f"results/{DATASET}/logs/spice_models.log",
+    benchmark:
+        f"results/{DATASET}/logs/spice_models.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    resources:
+        runtime=120,
+    params:
+        file=f"results/{DATASET}/params.json",
+        settings=[SPICE["addresses"], SPICE["checksum"]],
+    shell:
+        "capscope spice-models --params {params.file} 2>&1 | tee {log}"

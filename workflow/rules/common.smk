@@ -72,6 +72,11 @@ EXPLAINING = {
     if key not in ("explainers", "controls")
 }
 
+# The models of SPICE are fetched on request; captions are scored without SPICE until they are there.
+SPICE = config["metrics"]["spice_options"]
+SPICE_MODELS = str(expand_path(SPICE["models"]) / "manifest.json")
+LEARNED = config["metrics"]["bertscore"] or config["metrics"]["clipscore"]
+
 RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
 
 # Jobs find the capscope command beside the interpreter even where its environment is not
@@ -106,6 +111,12 @@ def write_params():
     path = Path(f"results/{DATASET}/params.json")
     if not path.exists() or read_json(path) != config:
         write_json(path, config)
+
+
+def models_of_spice(wildcards):
+    """Return the manifest of SPICE's models if they are wanted and there."""
+    wanted = config["metrics"]["spice"] and Path(SPICE_MODELS).exists()
+    return SPICE_MODELS if wanted else []
 
 
 def features_of(wildcards):

@@ -23,6 +23,7 @@ COMMANDS = {
     "vocabulary": "Build the vocabulary and encode the references.",
     "train": "Train a captioner; resumes by itself after an interruption.",
     "decode": "Caption a split with a trained run.",
+    "spice-models": "Fetch the parser that the metric SPICE needs, once.",
     "evaluate": "Score generated captions against the references.",
     "relevance": "Explain the captions of a split and store the relevance.",
     "benchmark": "Measure how good explanations are.",
@@ -30,8 +31,8 @@ COMMANDS = {
     "import": "Turn an original checkpoint into a run.",
     "export": "Write a run as an original checkpoint.",
 }
-MODULES = {"import": "importing", "export": "exporting"}
-"""Commands whose module has another name, because Python keeps theirs for itself."""
+MODULES = {"import": "importing", "export": "exporting", "spice-models": "spice_models"}
+"""Commands whose module has another name, because theirs is none in Python."""
 
 
 class LazyGroup(click.Group):
