@@ -11,12 +11,13 @@ import pytest
 
 from capscope.metrics.bleu import bleu
 from capscope.metrics.cider import cider_d
-from capscope.metrics.evaluate import CaptionScorer, regroup
+from capscope.metrics.evaluate import CaptionScorer
 from capscope.metrics.frequencies import DocumentFrequencies
 from capscope.metrics.frequent import FREQUENT_WORDS, frequent_word_measures
 from capscope.metrics.meteor import Meteor, meteor_scores
 from capscope.metrics.rouge import rouge_l
 from capscope.metrics.tokenizer import PUNCTUATION, drop_punctuation, one_line, ptb_tokenize
+from capscope.metrics.tokenized import regroup
 from capscope.metrics.treebank import treebank_tokenize
 
 ROOT = Path(__file__).parents[2]

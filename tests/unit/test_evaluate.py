@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from capscope.cli.evaluate import command
 from capscope.data.scenes.write import write_scenes
 from capscope.errors import CapscopeError
-from capscope.metrics.evaluate import evaluate, leave_one_out
+from capscope.metrics.evaluate import CaptionScorer, evaluate_captions, leave_one_out
 from capscope.metrics.meteor import Meteor
 from capscope.metrics.results import check_ids, read_references, read_results
 from capscope.metrics.statistics import interval
@@ -37,6 +38,7 @@ def scenes(tmp_path_factory) -> Path:
 def params(tmp_path) -> Path:
     loaded = yaml.safe_load(Path("params.yaml").read_text())
     loaded["metrics"]["meteor"] = False
+    loaded["metrics"]["cache"] = str(tmp_path / "cache")
     loaded["benchmarks"]["bootstrap"] = 20
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(loaded))
@@ -59,22 +61,24 @@ def make_run(folder: Path, scenes: Path, seed: int, splits=("test", "shift")) ->
 
 
 def test_measures_come_in_the_order_of_the_references():
-    measures = evaluate(REFERENCES, CANDIDATES, meteor=False)
+    measures = evaluate_captions(REFERENCES, CANDIDATES, meteor=False)
     assert list(measures) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert measures["ROUGE-L"].per_image[1] == 1.0
     assert measures["CIDEr"].value == pytest.approx(measures["CIDEr"].per_image.mean())
 
 
 def test_without_meteor_and_with_the_python_tokeniser_no_java_is_started(monkeypatch):
-    expected = evaluate(REFERENCES, CANDIDATES, meteor=False)
+    expected = evaluate_captions(REFERENCES, CANDIDATES, meteor=False)
     monkeypatch.setattr("subprocess.Popen", None)
-    measures = evaluate(REFERENCES, CANDIDATES, meteor=False, tokenizer="python")
+    measures = evaluate_captions(REFERENCES, CANDIDATES, meteor=False, tokenizer="python")
     assert {k: v.value for k, v in measures.items()} == {k: v.value for k, v in expected.items()}
 
 
 def test_the_wrapped_originals_give_the_same_scores():
-    ours = evaluate(REFERENCES, CANDIDATES, meteor=False)
-    theirs = evaluate(REFERENCES, CANDIDATES, meteor=False, backend="reference", parity=True)
+    ours = evaluate_captions(REFERENCES, CANDIDATES, meteor=False)
+    theirs = evaluate_captions(
+        REFERENCES, CANDIDATES, meteor=False, backend="reference", parity=True
+    )
     for name, measure in theirs.items():
         assert type(measure) is not type(ours[name])
         assert measure.value == pytest.approx(ours[name].value, abs=1e-12)
@@ -84,7 +88,7 @@ def test_the_wrapped_originals_give_the_same_scores():
 
 @pytest.mark.slow
 def test_meteor_is_part_of_the_evaluation_unless_refused():
-    measures = evaluate(REFERENCES, CANDIDATES)
+    measures = evaluate_captions(REFERENCES, CANDIDATES)
     assert measures["METEOR"].per_image[1] == pytest.approx(1.0)
 
 
@@ -102,12 +106,12 @@ def test_meteor_is_part_of_the_evaluation_unless_refused():
 )
 def test_wrong_input_is_named(references, candidates, message):
     with pytest.raises(CapscopeError, match=message):
-        evaluate(references, candidates, meteor=False)
+        evaluate_captions(references, candidates, meteor=False)
 
 
 def test_empty_and_huge_captions_are_scored():
     candidates = {"one": "", "two": "cat " * 5000}
-    measures = evaluate(REFERENCES, candidates, meteor=False)
+    measures = evaluate_captions(REFERENCES, candidates, meteor=False)
     assert measures["CIDEr"].per_image[0] == 0.0
     assert 0 < measures["BLEU-1"].per_image[1] < 0.01
 
@@ -148,7 +152,7 @@ def test_humans_are_scored_reference_against_the_others(tmp_path):
     measures = leave_one_out(references)
     assert measures["ROUGE-L"].count == 6
     scored = [
-        evaluate(
+        evaluate_captions(
             {
                 i: [text for k, text in enumerate(refs) if k != chosen]
                 for i, refs in enumerate(refs_)
@@ -236,6 +240,8 @@ def test_files_of_any_origin_are_scored(tmp_path, params):
     arguments += ["--candidates", str(results), "--out", str(tmp_path)]
     done = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert done.exit_code == 0
+    assert done.output.splitlines()[0].split() == ["test", "mine"]
+    done = CliRunner().invoke(command, [*arguments, "--human"], catch_exceptions=False)
     assert done.output.splitlines()[0].split() == ["test", "human", "leave-one-out", "mine"]
     with (tmp_path / "per_image.csv").open() as stream:
         scores = {row["image_id"]: row for row in csv.DictReader(stream) if row["system"] == "mine"}
@@ -273,5 +279,5 @@ def test_meteor_is_asked_once_per_distinct_caption(tmp_path):
             return [[0.0] * 23 for _ in requests]
 
     meteor = Counting()
-    leave_one_out([["a dog", "a dog", "a dog"]] * 4, meteor)
+    leave_one_out([["a dog", "a dog", "a dog"]] * 4, partial(CaptionScorer, meteor=meteor))
     assert meteor.asked == 3

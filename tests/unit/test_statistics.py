@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_rel
 
-from capscope.metrics.statistics import (
-    Measure,
-    average,
-    interval,
-    mean,
-    paired_bootstrap,
-    ratio,
-)
+from capscope.metrics.comparison import compare, paired_t_test
+from capscope.metrics.statistics import Measure, average, interval, mean, ratio, resample
 
 VALUES = np.random.default_rng(3).normal(0.5, 0.2, 400)
 
@@ -47,22 +42,63 @@ def test_an_undefined_measure_has_an_undefined_interval():
 
 def test_a_paired_comparison_sees_a_small_difference_that_intervals_hide():
     better = mean(VALUES + 0.01 + 0.02 * np.sin(np.arange(400)))
-    compared = paired_bootstrap(better, mean(VALUES))
+    compared = compare(better, mean(VALUES))
     assert compared.low > 0
-    assert compared.p_value < 0.05
+    assert compared.p_bootstrap < 0.05
+    assert compared.p_t_test < 0.05
     assert interval(better)[0] < mean(VALUES).value
-    mirrored = paired_bootstrap(mean(VALUES), better)
+    mirrored = compare(mean(VALUES), better)
     assert mirrored.difference == pytest.approx(-compared.difference)
+    assert mirrored.t == pytest.approx(-compared.t)
 
 
 def test_two_equal_systems_do_not_differ():
-    same = paired_bootstrap(mean(VALUES), mean(VALUES))
-    assert (same.difference, same.low, same.high, same.p_value) == (0.0, 0.0, 0.0, 1.0)
+    same = compare(mean(VALUES), mean(VALUES))
+    assert (same.difference, same.low, same.high, same.p_bootstrap) == (0.0, 0.0, 0.0, 1.0)
+    assert np.isnan([same.t, same.p_t_test]).all()
+    assert same.images == 400
+
+
+def test_p_values_of_a_paired_comparison_are_rarely_small_without_a_difference():
+    rng = np.random.default_rng(5)
+    small = [
+        compare(mean(rng.normal(size=60)), mean(rng.normal(size=60)), resamples=200)
+        for _ in range(200)
+    ]
+    for name in ("p_bootstrap", "p_t_test"):
+        share = np.mean([getattr(one, name) < 0.05 for one in small])
+        assert 0.01 <= share <= 0.11
+
+
+@pytest.mark.parametrize("missing", [0, 7])
+def test_the_paired_t_test_is_that_of_scipy(missing):
+    rng = np.random.default_rng(1)
+    first, second = VALUES.copy(), VALUES + rng.normal(0.005, 0.05, 400)
+    first[:missing] = np.nan
+    t, p, images = paired_t_test(first, second)
+    expected = ttest_rel(first, second, nan_policy="omit")
+    assert (t, p) == pytest.approx((expected.statistic, expected.pvalue), rel=1e-12)
+    assert images == 400 - missing
+
+
+def test_a_t_test_of_too_little_is_undefined():
+    for values in ([], [1.0], [2.0, 2.0]):
+        t, p, images = paired_t_test(np.array(values), np.array(values))
+        assert np.isnan([t, p]).all()
+        assert images == len(values)
+    assert paired_t_test(np.array([1.0, 2.0]), np.array([0.0, 1.0]))[:2] == (np.inf, 0.0)
+
+
+def test_the_same_images_are_drawn_for_all_measures():
+    drawn = resample([mean(VALUES), mean(VALUES + 1), ratio(VALUES, np.ones(400))], resamples=150)
+    np.testing.assert_allclose(drawn[1] - drawn[0], 1)
+    np.testing.assert_array_equal(drawn[0], drawn[2])
+    assert drawn[0].shape == (150,)
 
 
 def test_measures_of_different_images_cannot_be_compared():
     with pytest.raises(ValueError, match="3 images against 400"):
-        paired_bootstrap(mean(VALUES[:3]), mean(VALUES))
+        compare(mean(VALUES[:3]), mean(VALUES))
 
 
 def test_an_average_of_rounds_leaves_undefined_rounds_out():

@@ -19,7 +19,9 @@ from capscope.data.annotations import (
     read_karpathy,
 )
 from capscope.data.entities import instances_of, parse_instances
+from capscope.data.flickr_entities import entities_instances, is_entities_folder
 from capscope.data.images import check_images
+from capscope.data.naming import flickr30k_words
 from capscope.errors import CapscopeError
 from capscope.files import MANIFEST, digest, read_json, write_json, write_manifest, write_text
 from capscope.params import expand_path
@@ -63,8 +65,10 @@ def prepare_karpathy(out: Path, settings: Mapping[str, Any], workers: int = 2) -
     inputs = {"annotations": annotations}
     boxes = None
     if sources["instances"]:
-        inputs["instances"] = expand_path(sources["instances"])
-        boxes = _boxes(inputs["instances"], dataset)
+        path = expand_path(sources["instances"])
+        boxes = _boxes(path, dataset)
+        if path.is_file():
+            inputs["instances"] = path
     (out / MANIFEST).unlink(missing_ok=True)
     write_json(out / DATASET_FILE, karpathy_json(dataset))
     if boxes is None:
@@ -101,6 +105,10 @@ def _fingerprint(dataset: Dataset) -> str:
 
 
 def _boxes(path: Path, dataset: Dataset) -> dict[str, Any]:
+    """Return the boxes of the images, from COCO instances or a folder of Flickr30K Entities."""
+    if is_entities_folder(path):
+        files = {image.id: image.file for image in dataset.images}
+        return entities_instances(path, files, flickr30k_words().named)
     loaded = read_json(path)
     known = parse_instances(loaded, str(path)).pictures.keys()
     ids = {image.id for image in dataset.images}

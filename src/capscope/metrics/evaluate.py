@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from capscope.errors import CapscopeError
 from capscope.metrics.bleu import bleu_of_sums, bleu_sums
 from capscope.metrics.cider import CiderD
-from capscope.metrics.frequencies import EVALUATED
+from capscope.metrics.frequencies import EVALUATED, Frequencies
 from capscope.metrics.meteor import Meteor, meteor_of_sums, meteor_sums
 from capscope.metrics.ngrams import ORDERS
 from capscope.metrics.original import with_original_values
 from capscope.metrics.results import Id, check_ids
 from capscope.metrics.rouge import rouge_of_numbers, rouge_of_words
 from capscope.metrics.statistics import Measure, Scores, average, mean
-from capscope.metrics.tokenizer import ptb_tokenize
-from capscope.metrics.treebank import treebank_tokenize
+from capscope.metrics.tokenized import Tokenizer, regroup
 from capscope.metrics.words import References, Words
 
 
@@ -35,6 +34,13 @@ class CaptionScorer:
         The process to align with; without it METEOR is left out.
     backend : {"fast", "reference"}
         ``reference``: BLEU, ROUGE-L and CIDEr by pycocoevalcap (slower, the same numbers).
+    frequencies : Frequencies, optional
+        Document frequencies of CIDEr; by default those of `references`.
+
+    Raises
+    ------
+    CapscopeError
+        Other frequencies are asked of the backend ``reference``, which knows none.
     """
 
     def __init__(
@@ -42,7 +48,13 @@ class CaptionScorer:
         references: Sequence[Sequence[str]],
         meteor: Meteor | None = None,
         backend: str = "fast",
+        frequencies: Frequencies | None = None,
     ) -> None:
+        if backend == "reference" and frequencies is not None:
+            raise CapscopeError(
+                "pycocoevalcap counts document frequencies in the evaluated references only: set "
+                "metrics.frequencies to references, or metrics.backend to fast"
+            )
         self._texts = references
         self._meteor = meteor
         self._original = backend == "reference"
@@ -50,7 +62,8 @@ class CaptionScorer:
         per_image = np.fromiter(map(len, references), np.int64, len(references))
         self._references = References(words, per_image)
         self._fields = References(fields, per_image)
-        self._cider = CiderD(self._references)
+        self._cider = CiderD(self._references, frequencies)
+        self._source = frequencies.source if frequencies else EVALUATED
 
     def measures(self, captions: Sequence[str]) -> dict[str, Measure]:
         """Score one tokenised caption an image, in the order of the references."""
@@ -72,7 +85,7 @@ class CaptionScorer:
         else:
             rouge = rouge_of_words(self._fields, fields)
         measures["ROUGE-L"] = mean(rouge)
-        measures["CIDEr"] = mean(self._cider.score_counts(found, image), EVALUATED)
+        measures["CIDEr"] = mean(self._cider.score_counts(found, image), self._source)
         if self._original:
             return with_original_values(measures, self._texts, captions)
         return measures
@@ -89,7 +102,7 @@ class _BleuOrder:
         return scores
 
 
-def evaluate(
+def evaluate_captions(
     references: Mapping[Id, Sequence[str]],
     candidates: Mapping[Id, str],
     *,
@@ -97,7 +110,9 @@ def evaluate(
     parity: bool = False,
     backend: str = "fast",
     tokenizer: str = "java",
+    frequencies: Frequencies | None = None,
     timeout: float = 300.0,
+    cache: Path | None = None,
 ) -> dict[str, Measure]:
     """Score captions against references: raw text in, measures out.
 
@@ -115,8 +130,13 @@ def evaluate(
         Own scorers, or those of pycocoevalcap.
     tokenizer : {"java", "python"}
         CoreNLP's jar, or its twin `treebank_tokenize`.
+    frequencies : Frequencies, optional
+        Document frequencies of CIDEr, such as `read_frequencies` returns; by default those of
+        `references`.
     timeout : float
         Seconds to wait for the tokeniser, and for each answer of METEOR.
+    cache : Path, optional
+        Folder that keeps tokens and alignments for the next time.
 
     Returns
     -------
@@ -128,21 +148,30 @@ def evaluate(
     ------
     CapscopeError
         Ids that do not match, images without references, captions that are not text.
+
+    Examples
+    --------
+    >>> from capscope.metrics import evaluate_captions
+    >>> measures = evaluate_captions({7: ["A dog runs."]}, {7: "a dog"}, meteor=False)
+    >>> measures["ROUGE-L"].value
+    0.7721518987341772
     """
-    check_ids(references, candidates, "evaluate")
+    check_ids(references, candidates, "evaluate_captions")
     for image_id, texts in references.items():
         _check_texts(image_id, texts, candidates[image_id])
     if not references:
         raise CapscopeError("there is nothing to evaluate: no references")
     with ExitStack() as stack:
-        process = stack.enter_context(Meteor(timeout=timeout)) if meteor else None
-        if process is not None:
-            process.start()
+        process = None
+        if meteor:
+            process = stack.enter_context(Meteor(timeout=timeout, cache=cache))
         groups = list(references.values())
         files = [[text for group in groups for text in group]]
         files.append([candidates[image_id] for image_id in references])
-        theirs, ours = tokenize_files(files, tokenizer, parity=parity, timeout=timeout)
-        return CaptionScorer(regroup(theirs, groups), process, backend).measures(ours)
+        split = Tokenizer(tokenizer, parity, timeout, cache)
+        theirs, ours = split.files(files, process.start if process else None)
+        scorer = CaptionScorer(regroup(theirs, groups), process, backend, frequencies)
+        return scorer.measures(ours)
 
 
 def _check_texts(image_id: int | str, references: object, candidate: object) -> None:
@@ -152,34 +181,20 @@ def _check_texts(image_id: int | str, references: object, candidate: object) -> 
         raise CapscopeError(f"image {image_id}: captions and references must be strings")
 
 
-def tokenize_files(
-    files: Sequence[Sequence[str]],
-    tokenizer: str = "java",
-    *,
-    parity: bool = False,
-    timeout: float = 300.0,
-) -> list[list[str]]:
-    """Tokenise lists of captions: in one go, or for `parity` each list as a file of its own."""
-    if tokenizer == "python":
-        return [treebank_tokenize(file, parity=parity) for file in files]
-    if parity:
-        return [ptb_tokenize(file, parity=True, timeout=timeout) for file in files]
-    return regroup(ptb_tokenize([text for file in files for text in file], timeout=timeout), files)
-
-
-def regroup(texts: Sequence[str], groups: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Cut a row of texts into lists as long as `groups`."""
-    ends = np.cumsum([0, *map(len, groups)]).tolist()
-    return [list(texts[start:stop]) for start, stop in pairwise(ends)]
-
-
 def leave_one_out(
-    references: Sequence[Sequence[str]], meteor: Meteor | None = None, backend: str = "fast"
+    references: Sequence[Sequence[str]],
+    scorer: Callable[[Sequence[Sequence[str]]], CaptionScorer] = CaptionScorer,
 ) -> dict[str, Measure] | None:
     """Score what humans say: each tokenised reference against the others of its image.
 
     One round per reference, up to the smallest number that an image has; the measures are means
     over rounds. None if some image has a single reference.
+
+    Parameters
+    ----------
+    references : sequence (one entry per image) of sequences of str
+    scorer : callable
+        Makes the scorer of other references.
     """
     rounds = min(map(len, references), default=0)
     if rounds < 2:
@@ -187,6 +202,5 @@ def leave_one_out(
     scored = []
     for chosen in range(rounds):
         others = [[*image[:chosen], *image[chosen + 1 :]] for image in references]
-        scorer = CaptionScorer(others, meteor, backend)
-        scored.append(scorer.measures([image[chosen] for image in references]))
+        scored.append(scorer(others).measures([image[chosen] for image in references]))
     return {name: average([measures[name] for measures in scored]) for name in scored[0]}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from tqdm import tqdm
 
@@ -84,7 +84,7 @@ def _read_pickle(path: Path) -> tuple[Mapping[Any, Any], Any]:
         ) as watched,
     ):
         try:
-            loaded = load_pickled_arrays(watched)
+            loaded = load_pickled_arrays(cast(IO[bytes], watched))
         except CapscopeError as error:
             raise CapscopeError(f"{path} is not an n-gram file: {error}") from error
     return _parts(path, loaded, _PICKLED)

@@ -12,6 +12,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from capscope.errors import CapscopeError
+from capscope.metrics.cache import LineCache
 from capscope.metrics.java import METEOR_JAR, jar, java_command
 from capscope.metrics.tokenizer import one_line
 
@@ -51,11 +53,21 @@ class Meteor:
         Seconds to wait for an answer; the first includes the start (5 to 20 s).
     command : sequence of str, optional
         What to run; default `meteor_command`.
+    cache : Path, optional
+        Folder that keeps the numbers of all captions that were aligned together, by the hash of
+        the captions and references; what is found there needs no process.
     """
 
-    def __init__(self, *, timeout: float = 300.0, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float = 300.0,
+        command: Sequence[str] | None = None,
+        cache: Path | None = None,
+    ) -> None:
         self.timeout = timeout
         self._command = command
+        self._cache = LineCache(cache, "meteor-1.5")
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -117,10 +129,14 @@ class Meteor:
             _request(references_of_one, caption)
             for references_of_one, caption in zip(references, captions, strict=True)
         ]
+        answers = self._cache.lines(requests, self._align)
+        rows = [line.split(" ") for line in answers]
+        return np.array(rows, np.float64).reshape(len(rows), STATISTICS)
+
+    def _align(self, requests: Sequence[str]) -> list[str]:
         distinct = list(dict.fromkeys(requests))
         answers = dict(zip(distinct, self._ask(distinct), strict=True))
-        rows = [answers[request] for request in requests]
-        return np.array(rows, np.float64).reshape(len(rows), STATISTICS)
+        return [" ".join(f"{number:g}" for number in answers[request]) for request in requests]
 
     def _ask(self, requests: list[str]) -> list[list[float]]:
         answers: list[list[float]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from capscope.metrics.statistics import Measure
@@ -84,18 +85,34 @@ METRICS = {
         Metric(
             "word_precision",
             "higher",
-            "frequent words that some reference uses, of those in captions; mean over 25 words",
+            "frequent words that some reference uses, of those in captions; mean over the words",
         ),
         Metric(
             "word_recall",
             "higher",
-            "frequent words in captions, of those that some reference uses; mean over 25 words",
+            "frequent words in captions, of those that some reference uses; mean over the words",
         ),
         Metric("word_f1", "higher", "F1 of each frequent word's precision and recall, mean"),
     )
 }
 
 
+def metric(name: str) -> Metric:
+    """Return what is known of a metric; one at a cut-off (``word_f1@10``) is found by its name."""
+    return METRICS[name.partition("@")[0]]
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return the names of metrics in the order of the registry, cut-offs from low to high."""
+    order = list(METRICS)
+
+    def place(name: str) -> tuple[int, int]:
+        base, _, cutoff = name.partition("@")
+        return order.index(base), int(cutoff or 0)
+
+    return sorted(set(names), key=place)
+
+
 def describe(name: str, measure: Measure) -> str:
     """Return the definition of a metric, and what is particular to this measure of it."""
-    return "; ".join(filter(None, [METRICS[name].definition, measure.note]))
+    return "; ".join(filter(None, [metric(name).definition, measure.note]))

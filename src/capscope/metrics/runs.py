@@ -2,58 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from capscope.data.annotations import SPLITS, Dataset, Image, open_dataset
 from capscope.data.tokens import tokenize
 from capscope.errors import CapscopeError
-from capscope.files import read_json, write_text
-from capscope.metrics.evaluate import CaptionScorer, leave_one_out, regroup, tokenize_files
+from capscope.files import read_json
+from capscope.metrics.corpus import open_corpus
+from capscope.metrics.evaluate import CaptionScorer, leave_one_out
 from capscope.metrics.meteor import LONGEST, Meteor
-from capscope.metrics.registry import METRICS, describe
-from capscope.metrics.results import check_ids, read_references, read_results
-from capscope.metrics.statistics import Measure, average, interval
+from capscope.metrics.results import check_ids, read_results
+from capscope.metrics.rows import HUMAN, Captions, Row, signature_text
+from capscope.metrics.statistics import Measure, average
+from capscope.metrics.tokenized import Tokenizer, regroup
 from capscope.metrics.truth import ObjectTruth, read_truth
-
-CAPTIONS_TABLE = "captions.csv"
-IMAGES_TABLE = "per_image.csv"
-HUMAN = "human"
-COLUMNS = (
-    *("dataset", "system", "stage", "seed", "split", "metric", "value", "low", "high"),
-    *("chance", "count", "direction", "definition"),
-)
-
-
-@dataclass(frozen=True)
-class Captions:
-    """The captions of one run for one split, in the order of the split's images."""
-
-    system: str
-    stage: str
-    seed: int | str
-    split: str
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Row:
-    """The measures of one run on one split."""
-
-    captions: Captions
-    measures: Mapping[str, Measure]
+from capscope.params import expand_path
 
 
 def evaluate_runs(
-    data_dir: Path, run_dirs: Sequence[Path], params: Mapping[str, Any], out: Path
-) -> list[Row]:
+    data_dir: Path, run_dirs: Sequence[Path], params: Mapping[str, Any]
+) -> tuple[Dataset, list[Row]]:
     """Score every ``decoded/<split>.json`` of all runs, and each reference against the others.
 
     Parameters
@@ -63,15 +36,13 @@ def evaluate_runs(
     run_dirs : sequence of Path
         From ``capscope train``, with decoded captions.
     params : mapping
-        ``metrics``, and of ``benchmarks`` the resamples (``bootstrap``) and ``seed`` of intervals.
-    out : Path
-        Gets ``captions.csv`` (one row per run, split and metric, with bootstrap intervals over
-        images) and ``per_image.csv`` (one row per caption, a column per metric).
+        ``dataset`` and ``metrics`` count.
 
     Returns
     -------
-    list of Row
-        What was written; the human leave-one-out first in each split.
+    dataset : Dataset
+    rows : list of Row
+        The human leave-one-out first in each split.
 
     Raises
     ------
@@ -80,75 +51,66 @@ def evaluate_runs(
     """
     dataset = open_dataset(data_dir, params)
     runs = [captions for run_dir in run_dirs for captions in _read_run(run_dir, dataset)]
-    rows = _score(dataset, runs, read_truth(data_dir), params["metrics"])
-    _write_tables(out, dataset, rows, params["benchmarks"])
-    return rows
+    settings = params["metrics"]
+    truth = read_truth(data_dir, dataset, settings["cutoffs"])
+    return dataset, score(dataset, runs, truth, settings)
 
 
-def evaluate_files(
-    references: Path, candidates: Sequence[Path], params: Mapping[str, Any], out: Path | None = None
-) -> list[Row]:
-    """Score COCO results files against a COCO captions file, of any origin.
-
-    Parameters
-    ----------
-    references : Path
-        COCO captions JSON, such as ``captions_val2017.json``.
-    candidates : sequence of Path
-        COCO results JSON, each with one caption for every image that has references.
-    params : mapping
-        As for `evaluate_runs`.
-    out : Path, optional
-        Gets ``captions.csv`` and ``per_image.csv``.
-    """
-    dataset = read_references(references)
-    ids = [image.id for image in dataset.images]
-    runs = []
-    for path in candidates:
-        captions = read_results(path)
-        check_ids(ids, captions, str(path))
-        texts = tuple(captions[image_id] for image_id in ids)
-        runs.append(_checked(Captions(path.stem, "", "-", "test", texts), path))
-    rows = _score(dataset, runs, None, params["metrics"])
-    if out is not None:
-        _write_tables(out, dataset, rows, params["benchmarks"])
-    return rows
-
-
-def _score(
+def score(
     dataset: Dataset,
     runs: Sequence[Captions],
     truth: ObjectTruth | None,
     settings: Mapping[str, Any],
+    *,
+    human: bool = True,
 ) -> list[Row]:
-    """Tokenise everything, then score split by split with one METEOR process."""
+    """Tokenise everything, then score split by split with one METEOR process.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Whose splits `runs` are captions of.
+    runs : sequence of Captions
+    truth : ObjectTruth or None
+        What is known of the depicted objects.
+    settings : mapping
+        ``metrics`` of the parameters.
+    human : bool
+        Score each reference against the others of its image, too.
+    """
     decoded = {run.split for run in runs}
     splits = {split: dataset.split(split) for split in SPLITS if split in decoded}
-    timeout = float(settings["timeout"])
-    with Meteor(timeout=timeout) if settings["meteor"] else nullcontext() as meteor:
-        if meteor is not None:
-            meteor.start()
-        files = [
-            [text for image in images for text in image.references] for images in splits.values()
-        ]
-        tokenized = tokenize_files(
-            [*files, *(run.texts for run in runs)],
-            settings["tokenizer"],
-            parity=settings["parity"],
-            timeout=timeout,
-        )
+    cache = expand_path(settings["cache"]) if settings["cache"] else None
+    timeout, backend = float(settings["timeout"]), settings["backend"]
+    corpus = open_corpus(settings["frequencies"], dataset)
+    tokenizer = Tokenizer(settings["tokenizer"], settings["parity"], timeout, cache)
+    with Meteor(timeout=timeout, cache=cache) if settings["meteor"] else nullcontext() as meteor:
+        files = [_flat(image.references for image in images) for images in splits.values()]
+        files.append(_flat(corpus.groups))
+        # Captions that were never tokenised were never aligned: METEOR may load its tables now.
+        start = meteor.start if meteor is not None else None
+        tokenized = tokenizer.files([*files, *(run.texts for run in runs)], start)
+        frequencies = corpus.frequencies(tokenized[len(splits)])
         captions = list(zip(runs, tokenized[len(files) :], strict=True))
         rows: list[Row] = []
         for (split, images), flat in zip(splits.items(), tokenized, strict=False):
             references = regroup(flat, [image.references for image in images])
+            scorer = partial(CaptionScorer, meteor=meteor, backend=backend, frequencies=frequencies)
             ours = [(run, texts) for run, texts in captions if run.split == split]
-            rows += _score_split(images, references, ours, truth, meteor, settings["backend"])
+            if human:
+                rows += _score_humans(images, references, truth, scorer)
+            rows += _score_split(images, references, ours, truth, scorer(references))
     return rows
+
+
+def _flat(groups: Iterable[Sequence[str]]) -> list[str]:
+    return [text for group in groups for text in group]
 
 
 def _read_run(run_dir: Path, dataset: Dataset) -> Iterator[Captions]:
     """Yield the captions of each split that a run has decoded."""
     info = read_json(run_dir / "model.json")
+    signature = signature_text(info.get("signature") or {})
     files = sorted((run_dir / "decoded").glob("*.json"))
     if not files:
         raise CapscopeError(f"{run_dir / 'decoded'} holds no captions: run `capscope decode`")
@@ -158,13 +120,13 @@ def _read_run(run_dir: Path, dataset: Dataset) -> Iterator[Captions]:
         check_ids([image.id for image in images], captions, str(path))
         texts = tuple(captions[image.id] for image in images)
         try:
-            run = Captions(info["system"], info["stage"], info["seed"], path.stem, texts)
+            run = Captions(info["system"], info["stage"], info["seed"], path.stem, texts, signature)
         except (KeyError, TypeError) as error:
             raise CapscopeError(f"{run_dir / 'model.json'} lacks {error}: train again") from error
-        yield _checked(run, path)
+        yield checked(run, path)
 
 
-def _checked(run: Captions, path: Path) -> Captions:
+def checked(run: Captions, path: Path) -> Captions:
     """Warn of captions that are scored, but not as one might think."""
     _warn(path, sum(not text.strip() for text in run.texts), "are empty and score 0")
     long = sum(len(text.split()) > LONGEST for text in run.texts)
@@ -177,22 +139,30 @@ def _warn(path: Path, count: int, what: str) -> None:
         warnings.warn(f"{path}: {count} captions {what}", stacklevel=4)
 
 
+def _score_humans(
+    images: Sequence[Image],
+    references: Sequence[Sequence[str]],
+    truth: ObjectTruth | None,
+    scorer: Callable[[Sequence[Sequence[str]]], CaptionScorer],
+) -> Iterator[Row]:
+    """Yield the row of what humans say; none if some image has a single reference."""
+    measures = leave_one_out(references, scorer)
+    if measures is None:
+        return
+    if truth is not None:
+        rounds = range(min(len(image.tokens) for image in images))
+        measures |= _average_rounds([_one_against_others(truth, images, k) for k in rounds])
+    yield Row(Captions(HUMAN, "", "", images[0].split, ()), measures)
+
+
 def _score_split(
     images: Sequence[Image],
     references: Sequence[Sequence[str]],
     runs: Sequence[tuple[Captions, list[str]]],
     truth: ObjectTruth | None,
-    meteor: Meteor | None,
-    backend: str,
+    scorer: CaptionScorer,
 ) -> Iterator[Row]:
     words = [image.tokens for image in images]
-    human = leave_one_out(references, meteor, backend)
-    if human is not None:
-        rounds = range(min(map(len, words)))
-        if truth is not None:
-            human |= _average_rounds([_one_against_others(truth, images, k) for k in rounds])
-        yield Row(Captions(HUMAN, "", "", images[0].split, ()), human)
-    scorer = CaptionScorer(references, meteor, backend)
     for run, tokenized in runs:
         measures = scorer.measures(tokenized)
         if truth is not None:
@@ -209,51 +179,3 @@ def _one_against_others(
 
 def _average_rounds(rounds: Sequence[Mapping[str, Measure]]) -> dict[str, Measure]:
     return {name: average([measures[name] for measures in rounds]) for name in rounds[0]}
-
-
-def _write_tables(
-    out: Path, dataset: Dataset, rows: Sequence[Row], settings: Mapping[str, Any]
-) -> None:
-    resampling = {key: settings[key] for key in ("bootstrap", "seed")}
-    write_text(out / CAPTIONS_TABLE, _captions_table(dataset.name, rows, **resampling))
-    write_text(out / IMAGES_TABLE, _images_table(dataset, rows))
-
-
-def _captions_table(dataset: str, rows: Sequence[Row], bootstrap: int, seed: int) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        run = row.captions
-        for name, measure in row.measures.items():
-            low, high = interval(measure, resamples=bootstrap, seed=seed)
-            numbers = [measure.value, low, high, measure.chance]
-            writer.writerow(
-                [dataset, run.system, run.stage, run.seed, run.split, name]
-                + [_number(number) for number in numbers]
-                + [measure.count, METRICS[name].direction, describe(name, measure)]
-            )
-    return stream.getvalue()
-
-
-def _images_table(dataset: Dataset, rows: Sequence[Row]) -> str:
-    """One row per caption; the human scores are means over references, without a caption."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    names = [name for name in METRICS if any(name in row.measures for row in rows)]
-    writer.writerow(["dataset", "system", "stage", "seed", "split", "image_id", "caption", *names])
-    for row in rows:
-        run = row.captions
-        columns = [row.measures[name].per_image for name in names]
-        for place, image in enumerate(dataset.split(run.split)):
-            writer.writerow(
-                [dataset.name, run.system, run.stage, run.seed, run.split, image.id]
-                + [run.texts[place] if run.texts else ""]
-                + [_number(float(column[place])) for column in columns]
-            )
-    return stream.getvalue()
-
-
-def _number(value: float | None) -> str:
-    """Six digits; nothing where a score is undefined."""
-    return "" if value is None or math.isnan(value) else f"{value:.6g}"

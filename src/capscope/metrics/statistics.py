@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
+LEVEL = 0.95
 _BATCH = 100  # resamples at a time
 
 
@@ -96,50 +97,34 @@ def divide(part: Scores, whole: Scores) -> Scores:
 
 
 def interval(
-    measure: Measure, *, resamples: int = 1000, seed: int = 1, level: float = 0.95
+    measure: Measure, *, resamples: int = 1000, seed: int = 1, level: float = LEVEL
 ) -> tuple[float, float]:
     """Return a bootstrap percentile interval over images (Efron 1979); NaN without images."""
-    drawn = [measure.formula(w @ measure.sums) for w in _draws(len(measure.sums), resamples, seed)]
-    return _percentiles(drawn, level)
+    return percentiles(resample([measure], resamples=resamples, seed=seed)[0], level)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """How much higher one measure is than another on the same images."""
+def resample(measures: Sequence[Measure], *, resamples: int = 1000, seed: int = 1) -> list[Scores]:
+    """Score measures of the same images anew on resamples of these images.
 
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    """Share of resamples on the other side of 0, both tails (Koehn 2004)."""
-
-
-def paired_bootstrap(
-    first: Measure,
-    second: Measure,
-    *,
-    resamples: int = 1000,
-    seed: int = 1,
-    level: float = 0.95,
-) -> Comparison:
-    """Compare two measures on resamples of the same images, in the same order.
+    Returns
+    -------
+    list of ndarray (resamples,)
+        For each measure its scores; entry k of all of them is of the same images. Without images
+        there is no entry.
 
     Raises
     ------
     ValueError
         The measures are not of the same number of images.
     """
-    if len(first.sums) != len(second.sums):
-        raise ValueError(f"{len(first.sums)} images against {len(second.sums)}")
-    drawn = [
-        first.formula(weights @ first.sums) - second.formula(weights @ second.sums)
-        for weights in _draws(len(first.sums), resamples, seed)
-    ]
-    low, high = _percentiles(drawn, level)
-    differences = np.concatenate(drawn) if drawn else np.zeros(0)
-    tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
-    p_value = min(1.0, 2 * float(tail) / (len(differences) + 1))
-    return Comparison(first.value - second.value, low, high, p_value)
+    counts = [len(measure.sums) for measure in measures]
+    if len(set(counts)) > 1:
+        raise ValueError(f"{counts[0]} images against {next(n for n in counts if n != counts[0])}")
+    drawn: list[list[Scores]] = [[] for _ in measures]
+    for weights in _draws(counts[0] if counts else 0, resamples, seed):
+        for scores, measure in zip(drawn, measures, strict=True):
+            scores.append(measure.formula(weights @ measure.sums))
+    return [np.concatenate(scores) if scores else np.zeros(0) for scores in drawn]
 
 
 def _draws(images: int, resamples: int, seed: int) -> Iterator[Scores]:
@@ -153,8 +138,8 @@ def _draws(images: int, resamples: int, seed: int) -> Iterator[Scores]:
         yield rng.multinomial(images, share, size=size).astype(np.float64)
 
 
-def _percentiles(drawn: list[Scores], level: float) -> tuple[float, float]:
-    values = np.concatenate(drawn) if drawn else np.zeros(0)
+def percentiles(values: Scores, level: float = LEVEL) -> tuple[float, float]:
+    """Return the ends of the middle part of values, as large as `level`; NaN if there are none."""
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")

@@ -4,38 +4,84 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capscope.metrics.registry import METRICS, describe
-from capscope.metrics.runs import HUMAN, Row
+from capscope.metrics.registry import describe
+from capscope.metrics.rows import Row, metric_names, splits_of
+from capscope.metrics.tables import Line, Tables
+
+MOST_PAIRS = 3
+"""Pairs of systems that are compared on the terminal; the table has all of them."""
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """Return one table a split, a column per run and a line per metric, and the definitions."""
+def summary(rows: Sequence[Row], tables: Tables) -> str:
+    """Return for each split a column per run, a line per metric; seeds, pairs, definitions."""
     lines = []
-    names = [name for name in METRICS if any(name in row.measures for row in rows)]
-    for split in dict.fromkeys(row.captions.split for row in rows):
-        chosen = [row for row in rows if row.captions.split == split]
-        titles = [
-            " ".join(filter(None, [row.captions.system, row.captions.stage, _seed(row)]))
-            for row in chosen
-        ]
-        table = [[f"{split}", *titles]]
-        for name in names:
-            table.append([name, *(_cell(row, name) for row in chosen)])
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for first, *others in table:
-            cells = [text.rjust(width) for text, width in zip(others, widths[1:], strict=True)]
-            lines.append("  ".join([first.ljust(widths[0]), *cells]))
-        lines.append("")
-    for name in names:
+    for split, of_split in splits_of(rows).items():
+        lines += _scores(split, of_split)
+        lines += _seeds([line for line in tables.seeds if line["split"] == split])
+        lines += _pairs([line for line in tables.comparisons if line["split"] == split])
+    for name in metric_names(rows):
         measures = [row.measures[name] for row in rows if name in row.measures]
         lines.append(f"{name}: {describe(name, measures[-1])}")
     return "\n".join(lines)
 
 
-def _seed(row: Row) -> str:
-    if row.captions.system == HUMAN:
-        return "leave-one-out"
-    return f"seed {row.captions.seed}" if row.captions.seed != "-" else ""
+def _scores(split: str, rows: Sequence[Row]) -> list[str]:
+    table = [[split, *(row.captions.title for row in rows)]]
+    for name in metric_names(rows):
+        table.append([name, *(_cell(row, name) for row in rows)])
+    signatures = {row.captions.title: row.captions.signature for row in rows}
+    rewarded = [f"{title}: reward with {text}" for title, text in signatures.items() if text]
+    return [*_aligned(table), *rewarded, ""]
+
+
+def _seeds(lines: Sequence[Line]) -> list[str]:
+    """Return mean and spread over seeds of the systems that have several."""
+    several = [line for line in lines if line["seeds"] > 1]
+    if not several:
+        return []
+    titles = {
+        (line["system"], line["stage"]): f"{line['system']} {line['stage']}, {line['seeds']} seeds"
+        for line in several
+    }
+    cells = {
+        (line["system"], line["stage"], line["metric"]): f"{line['mean']:.3f} +- {line['sd']:.3f}"
+        for line in several
+    }
+    table = [["mean +- sd over seeds", *titles.values()]]
+    for name in dict.fromkeys(line["metric"] for line in several):
+        table.append([name, *(cells.get((*key, name), "-") for key in titles)])
+    return [*_aligned(table), ""]
+
+
+def _pairs(lines: Sequence[Line]) -> list[str]:
+    """Return the paired tests of a few systems."""
+    pairs = list(dict.fromkeys((line["first"], line["second"]) for line in lines))
+    if not pairs or len(pairs) > MOST_PAIRS:
+        return []
+    text = []
+    for first, second in pairs:
+        heads = ["difference", "95 % interval", "p (bootstrap)", "p (t-test per image)"]
+        table = [[f"{first} - {second}", *heads]]
+        for line in lines:
+            if (line["first"], line["second"]) == (first, second):
+                interval = f"[{line['low']:+.3f}, {line['high']:+.3f}]"
+                numbers = [f"{line[key]:.4f}" for key in ("p_bootstrap", "p_t_test")]
+                table.append([line["metric"], f"{line['difference']:+.3f}", interval, *numbers])
+        text += [*_aligned(table), ""]
+    return text
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            [
+                first.ljust(widths[0]),
+                *(text.rjust(width) for text, width in zip(others, widths[1:], strict=True)),
+            ]
+        )
+        for first, *others in table
+    ]
 
 
 def _cell(row: Row, name: str) -> str:
