@@ -29,9 +29,13 @@ Validate = Callable[[Captioner], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the parameters of all stages have in common; the rest is the stage's own."""
+    """What the parameters of all stages have in common; the rest is the stage's own.
+
+    An epoch ends with a validation. It is a pass over the training data, or ``epoch_steps`` steps.
+    """
 
     epochs: int
+    epoch_steps: int | None
     batch_size: int
     learning_rate: float
     schedule: str
@@ -123,7 +127,19 @@ class Trainer:
         return enough or self.progress.epoch >= self.recipe.epochs
 
     def _batches(self, epoch: int) -> list[Rows]:
-        return self.stage.batches(self.recipe.batch_size, seed=self.seed, epoch=epoch)
+        """Return the batches of an epoch; those of short epochs follow each other in a pass."""
+        steps = self.recipe.epoch_steps
+        if steps is None:
+            return self._pass(epoch)
+        found: list[Rows] = []
+        number, skipped = divmod(epoch * steps, len(self._pass(0)))
+        while len(found) < steps:
+            found += self._pass(number)[skipped:]
+            number, skipped = number + 1, 0
+        return found[:steps]
+
+    def _pass(self, number: int) -> list[Rows]:
+        return self.stage.batches(self.recipe.batch_size, seed=self.seed, epoch=number)
 
     def _log(self, rows: list[dict[str, Any]], board: Any, bar: tqdm[Any]) -> None:
         for row in rows:

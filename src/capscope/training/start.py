@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,20 @@ def start_from(
             "or give its vocabulary"
         )
     run.check_features(store)
-    theirs = run.info["config"]
-    for key in sorted({*config, *theirs} - {*TRAINING_ONLY}):
-        if config.get(key) != theirs.get(key):
+    defaults = _defaults(captioner)
+    ours, theirs = {**defaults, **config}, {**defaults, **run.info["config"]}
+    for key in sorted({*ours, *theirs} - {*TRAINING_ONLY}):
+        if ours.get(key) != theirs.get(key):
             raise CapscopeError(
                 f"{folder} was trained with model.{key} = {theirs.get(key)!r}, the parameters say "
-                f"{config.get(key)!r}: make them agree, or start from another run"
+                f"{ours.get(key)!r}: make them agree, or start from another run"
             )
     fit(captioner, run.captioner.state_dict(), folder / MODEL_FILE)
     history = {key: run.info.get(key) for key in REMEMBERED}
     return {**history, "manifest_sha256": sha256_of(folder / MANIFEST)}
+
+
+def _defaults(captioner: Captioner) -> dict[str, Any]:
+    """Return the configuration that a captioner of this class has where none is given."""
+    parameters = inspect.signature(type(captioner)).parameters.values()
+    return {one.name: one.default for one in parameters if one.default is not one.empty}

@@ -76,21 +76,21 @@ class SelfCritical(Stage):
         features, samples = self.corpus.store.read(self.images[batch]), self.settings["samples"]
         word_ids, log_probs = self._draw(features, samples)
         scores = self._score(word_ids, batch)
+        words = word_ids.flatten(0, 1)
+        measures = {
+            "reward": float(scores.mean()),
+            "length": float((words != 0).sum()) / len(words),
+        }
         if self.settings["baseline"] == "greedy":
             with searching(self.captioner):
                 spoken, _ = self._say(self.captioner, features, argmax, 1)
             baseline = self._score(spoken, batch)
+            measures["baseline"] = float(baseline.mean())
         else:
             baseline = (scores.sum(1, keepdim=True) - scores) / (samples - 1)
-        words = word_ids.flatten(0, 1)
         loss = self_critical_loss(
             log_probs, words, (scores - baseline).flatten(), end=self.corpus.vocabulary.end
         )
-        measures = {
-            "reward": float(scores.mean()),
-            "baseline": float(baseline.mean()),
-            "length": float((words != 0).sum()) / len(words),
-        }
         return Outcome(loss, len(words), measures)
 
     def _draw(self, features: Features, samples: int) -> tuple[Tensor, Tensor]:
