@@ -149,6 +149,27 @@ def test_tables_say_what_the_files_say_in_three_formats(results, tmp_path):
     assert "* CIDEr: how alike" in (tables / "captions_test.md").read_text()
 
 
+def test_a_metric_without_its_model_is_said_to_be_missing_and_breaks_no_table(results, tmp_path):
+    folder, published = results
+    reason = "not computed: models not available in /x; `capscope spice-models` fetches them once"
+    with (folder / "scores" / "captions.csv").open("a") as stream:
+        for system in ("human,,", "gridtd,xe,1"):
+            for name in ("SPICE", "SPICE-object"):
+                stream.write(f"toy,{system},test,{name},,,,,0,higher,graphs; {reason}\n")
+    with (published / "paper.csv").open("a") as stream:
+        stream.write("gridtd,toy,xe,SPICE,0.2,page 3\n")
+    page = report(results, tmp_path)
+    tables = tmp_path / "out" / "tables"
+    captions = pd.read_csv(tables / "captions_test.csv")
+    assert captions["SPICE"].tolist()[:2] == ["not computed"] * 2
+    assert captions["CIDEr"].tolist()[:2] == [3.0, 2.5]
+    assert captions["colour_accuracy"].tolist()[1] == "-"
+    assert pd.read_csv(tables / "published.csv")["ours"].tolist()[-1] == "not computed"
+    for text in (page, (tables / "captions_test.md").read_text()):
+        assert "SPICE was not computed: models not available in /x;" in text
+        assert "SPICE-object was" not in text
+
+
 def test_published_values_are_never_guessed(results):
     published = next(t for t in all_tables(read_results(*results)) if t.name == "published").cells
     assert published["paper"].tolist() == ["2.75", "not available", "1.5"]

@@ -15,6 +15,8 @@ from capscope.report.results import Results, RunResults
 
 NOT_AVAILABLE = "not available"
 NOT_RUN = "not run"
+NOT_COMPUTED = "not computed"
+"""Stands in the definition of a metric whose model was missing, before what to do about it."""
 KINDS = ("noun", "colour", "size", "relation", "verb", "place")
 """Kinds of words with a truth; nouns and colours are the headline."""
 BENCHMARK_TEXTS = {
@@ -92,7 +94,7 @@ def _captions(results: Results) -> list[Table]:
             values = group.set_index("metric")
             human = key[0] == "human"
             name = "human, leave-one-out" if human else f"{key[0]} {key[1]} (seed {key[2]})"
-            cells = {m: f"{values['value'][m]:.3f}" if m in values.index else "-" for m in metrics}
+            cells = {m: _score(values.loc[m]) if m in values.index else "-" for m in metrics}
             lines.append({"system": name, **cells})
         chance = rows.dropna(subset=["chance"]).drop_duplicates("metric").set_index("metric")
         if len(chance):
@@ -100,10 +102,28 @@ def _captions(results: Results) -> list[Table]:
             lines.append({"system": "chance", **cells})
         captions = rows.query("system != 'human' and metric == 'CIDEr'")["count"].max()
         note = f"Split {split} of {results.dataset}, {int(captions)} images."
+        note += "".join(f" {reason}." for reason in _reasons(rows))
         frame = pd.DataFrame(lines).fillna("")
         definitions = dict(zip(rows["metric"], rows["definition"], strict=True))
         tables.append(Table(f"captions_{split}", f"Captions, {split}", note, frame, definitions))
     return tables
+
+
+def _score(row: pd.Series) -> str:
+    """Return a score, a dash where it is undefined, or that it was not computed."""
+    if pd.notna(row["value"]):
+        return f"{row['value']:.3f}"
+    return NOT_COMPUTED if NOT_COMPUTED in row["definition"] else "-"
+
+
+def _reasons(rows: pd.DataFrame) -> list[str]:
+    """Say what was not computed and why; metrics of one reason are named by the first of them."""
+    reasons: dict[str, str] = {}
+    for metric, definition in zip(rows["metric"], rows["definition"], strict=True):
+        _, found, reason = definition.partition(NOT_COMPUTED)
+        if found:
+            reasons.setdefault(reason, metric)
+    return [f"{metric} was {NOT_COMPUTED}{reason}" for reason, metric in reasons.items()]
 
 
 def _published(results: Results) -> list[Table]:
@@ -118,7 +138,9 @@ def _published(results: Results) -> list[Table]:
         key = tuple(row[name] for name in keys)
         line = {name: row[name] for name in keys}
         line["paper"] = NOT_AVAILABLE if math.isnan(row["value"]) else f"{row['value']:g}"
-        line["ours"] = f"{means[key]:.4f}" if key in means.index else NOT_RUN
+        line["ours"] = NOT_RUN
+        if key in means.index:
+            line["ours"] = NOT_COMPUTED if math.isnan(means[key]) else f"{means[key]:.4f}"
         lines.append({**line, "source": row["source"]})
     note = "Ours are made in this run; a paper value that nobody has is not guessed."
     return [Table("published", "Paper against ours", note, pd.DataFrame(lines))]
