@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+from capscope.benchmarks import BENCHMARKS
 from capscope.errors import CapscopeError
 from capscope.files import read_json, write_json
 from capscope.params import expand_path, validate
@@ -48,9 +49,11 @@ DETECTOR_WEIGHTS = (
 
 # Masks tell where an object is; only drawn scenes can be drawn again without it.
 MASKED = READER == "scenes" or config["dataset"]["karpathy"]["instances"] is not None
-MEASURES = ["conservation"]
-MEASURES += ["ground_truth"] if MASKED else []
-MEASURES += ["removal"] if READER == "scenes" and config["benchmarks"]["removal_images"] else []
+HAS = {"captions": True, "boxes": MASKED, "scenes": READER == "scenes"}
+MEASURES = [
+    measure for measure in config["benchmarks"]["measures"] if HAS[BENCHMARKS[measure].needs]
+]
+MEASURES = [m for m in MEASURES if m != "removal" or config["benchmarks"]["removal_images"]]
 
 DATA = [f"results/{DATASET}/data/manifest.json"]
 FEATURES = [
@@ -61,7 +64,7 @@ VOCABULARIES = [f"results/{DATASET}/vocabulary/{system}/manifest.json" for syste
 MODELS = [f"{run}/manifest.json" for run in RUNS]
 CAPTIONS = [f"{run}/decoded/{split}.json" for run in RUNS for split in SPLITS]
 SCORES = [f"results/{DATASET}/scores/captions.csv"]
-BENCHMARKS = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
+MEASURED = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
 REPORT = [f"results/{DATASET}/report/{part}" for part in ("index.html", "tables", "figures")]
 PUBLISHED = sorted(str(path) for path in Path("results/published").glob("*.csv"))
 
@@ -71,6 +74,9 @@ EXPLAINING = {
     for key, value in config["explanations"].items()
     if key not in ("explainers", "controls")
 }
+
+# So are the measures.
+MEASURING = {key: value for key, value in config["benchmarks"].items() if key != "measures"}
 
 # The models of SPICE are fetched on request; captions are scored without SPICE until they are there.
 SPICE = config["metrics"]["spice_options"]

@@ -56,7 +56,7 @@ rule measure:
         features=subpath(input.features, parent=True),
         run=subpath(input.run, parent=True),
         file=f"results/{DATASET}/params.json",
-        settings=config["benchmarks"],
+        settings=MEASURING,
     shell:
         "capscope benchmark {wildcards.measure} --params {params.file} --run {params.run}"
         " --data {params.data} --features {params.features} --out {output} 2>&1 | tee {log}"
