@@ -6,21 +6,25 @@ from pathlib import Path
 
 import click
 
+from capscope.benchmarks import BENCHMARKS
 from capscope.cli.options import FILE, FOLDER, params_options
 
-BENCHMARKS = ("ground-truth", "removal", "conservation")
+QUESTIONS = "\n".join(f"{name:<15} {one.question}" for name, one in BENCHMARKS.items())
 
 
 class BenchmarkName(click.Choice[str]):
-    """A benchmark; ``_`` and ``-`` are the same, because tables are called ground_truth.csv."""
+    """A benchmark; ``-`` and ``_`` are the same, because tables are called ground_truth.csv."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name with ``-``."""
-        return super().convert(value.replace("_", "-"), param, ctx)
+        """Return the name with ``_``."""
+        return super().convert(value.replace("-", "_"), param, ctx)
 
 
-@click.command()
-@click.argument("name", type=BenchmarkName(BENCHMARKS), metavar="|".join(BENCHMARKS))
+@click.command(
+    help=f"Measure how good the explanations of a run are.\n\n\b\n{QUESTIONS}",
+    short_help="Measure how good the explanations of a run are.",
+)
+@click.argument("name", type=BenchmarkName(list(BENCHMARKS)), metavar="NAME")
 @params_options
 @click.option("--run", "run_dir", type=FOLDER, required=True, help="Run with its relevance.")
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
@@ -35,13 +39,7 @@ def command(
     features_dir: Path,
     out: Path,
 ) -> None:
-    """Measure how good the explanations of a run are.
-
-    \b
-    ground-truth  does the relevance of a word lie on what the word is about?
-    removal       is the most relevant object the one whose removal costs the word most?
-    conservation  how much of the relevance that was sent down arrives?
-    """
+    """Measure how good the explanations of a run are."""
     from capscope.benchmarks.run import run_benchmark
     from capscope.params import load_params
 
