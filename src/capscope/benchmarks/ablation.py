@@ -8,7 +8,7 @@ probable the word is after what remains.
 Relevance is signed, so what is taken away is what speaks for a word, not against it; with few
 positive parts the least negative ones follow. Each word is judged by its own map: the published
 program adds up the LRP maps of all words before (pass their cumulative sum for parity), and asks a
-captioner with a doubled bias (`capscope.importers.lrp_ic.with_doubled_bias`).
+captioner with a doubled bias (`capscope.models.published.with_doubled_bias`).
 """
 
 from __future__ import annotations
