@@ -30,13 +30,16 @@ def load(kind: Callable[..., Loaded], name: str, key: str, **options: Any) -> Lo
     key : str
         The parameter that holds `name`, for the message.
     """
+    path = expand_path(name)
+    if name.startswith(("/", ".", "~", "$")) and not path.is_dir():
+        raise UnavailableError(f"model not available: there is no folder {path}; see {key}")
     with _quiet():
         try:
-            return kind(str(expand_path(name)), **options)
+            return kind(str(path), **options)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise UnavailableError(
-                f"model {name!r} not available ({reason}); set {key} to a folder that holds it"
+                f"model {name!r} not available ({reason}); {key} may be a folder that holds it"
             ) from error
 
 

@@ -16,6 +16,7 @@ from capscope.files import read_json
 from capscope.metrics.corpus import open_corpus
 from capscope.metrics.evaluate import CaptionScorer, leave_one_out
 from capscope.metrics.meteor import LONGEST, Meteor
+from capscope.metrics.optional import add_optional
 from capscope.metrics.results import check_ids, read_results
 from capscope.metrics.rows import HUMAN, Captions, Row, signature_text
 from capscope.metrics.statistics import Measure, average
@@ -53,7 +54,7 @@ def evaluate_runs(
     runs = [captions for run_dir in run_dirs for captions in _read_run(run_dir, dataset)]
     settings = params["metrics"]
     truth = read_truth(data_dir, dataset, settings["cutoffs"])
-    return dataset, score(dataset, runs, truth, settings)
+    return dataset, add_optional(score(dataset, runs, truth, settings), dataset, settings)
 
 
 def score(

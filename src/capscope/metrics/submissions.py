@@ -10,6 +10,7 @@ from typing import Any
 
 from capscope.data.annotations import Dataset
 from capscope.errors import CapscopeError
+from capscope.metrics.optional import add_optional
 from capscope.metrics.plain import read_plain_captions, read_plain_references
 from capscope.metrics.results import check_ids, read_references, read_results
 from capscope.metrics.rows import NO_SEED, Captions, Row
@@ -79,7 +80,8 @@ def evaluate_files(
         check_ids(ids, captions, str(path))
         texts = tuple(captions[image_id] for image_id in ids)
         runs.append(checked(Captions(name, "", NO_SEED, "test", texts), path))
-    return dataset, score(dataset, runs, None, settings, human=human)
+    rows = score(dataset, runs, None, settings, human=human)
+    return dataset, add_optional(rows, dataset, settings)
 
 
 def _references(paths: Sequence[Path], plain: bool) -> Dataset:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from capscope.metrics.registry import describe
 from capscope.metrics.rows import Row, metric_names, splits_of
 from capscope.metrics.tables import Line, Tables
+from capscope.metrics.task import NOT_COMPUTED, is_computed
 
 MOST_PAIRS = 3
 """Pairs of systems that are compared on the terminal; the table has all of them."""
@@ -88,5 +89,7 @@ def _cell(row: Row, name: str) -> str:
     measure = row.measures.get(name)
     if measure is None:
         return "-"
+    if not is_computed(measure):
+        return NOT_COMPUTED
     chance = "" if measure.chance is None else f" (chance {measure.chance:.3f})"
     return f"{measure.value:.3f}{chance}"

@@ -20,6 +20,7 @@ from capscope.metrics.comparison import compare_drawn
 from capscope.metrics.registry import describe, metric
 from capscope.metrics.rows import Row, metric_names, splits_of, systems_of
 from capscope.metrics.statistics import Measure, Scores, average, percentiles, resample
+from capscope.metrics.task import is_computed
 
 CAPTIONS_TABLE = "captions.csv"
 IMAGES_TABLE = "per_image.csv"
@@ -203,8 +204,9 @@ def _seeds(place: Line, rows: Sequence[Row]) -> Iterator[Line]:
 
 
 def _measures(rows: Sequence[Row], places: Sequence[int], name: str) -> list[Measure]:
-    """Return a metric of all seeds of a system; nothing unless all of them have it."""
+    """Return a metric of all seeds of a system; nothing unless it was computed for all of them."""
     found = [rows[k].measures[name] for k in places if name in rows[k].measures]
+    found = [measure for measure in found if is_computed(measure)]
     return found if len(found) == len(places) else []
 
 

@@ -65,3 +65,8 @@ def not_computed(images: int, reason: str) -> Measure:
     """Return a measure that has no value, only the reason why."""
     undefined = np.zeros((images, 2))
     return Measure(undefined, ratio_of_sums, 0, note=f"{NOT_COMPUTED}: {reason}")
+
+
+def is_computed(measure: Measure) -> bool:
+    """Return whether a measure is more than the reason why there is none."""
+    return not measure.note.startswith(NOT_COMPUTED)
