@@ -19,6 +19,8 @@ SIZE, GRID, CHANNELS = 8, (2, 2), 5
 class LinearCaptioner(Captioner):
     """logit(w) at t = A[w] . (W mean of the cells + sum of the embedded inputs 0..t)."""
 
+    attends = False
+
     def __init__(self, feature_size: int = CHANNELS, hidden: int = 6) -> None:
         super().__init__()
         self.vocabulary_size = len(VOCABULARY)

@@ -23,6 +23,7 @@ from capscope.features.grid import GridExtractor
 from capscope.features.small import SmallNetwork
 from capscope.features.store import FeatureStore
 from capscope.files import MANIFEST, read_json, write_json, write_manifest
+from capscope.models.gridtd import GridTD
 from capscope.params import Params, load_params, merge
 
 SIZE = 32
@@ -70,8 +71,11 @@ def folders(tmp_path: Path) -> dict[str, Path]:
     return {"data": data, "features": features, "run": run}
 
 
-def explain(folders: dict[str, Path], params: Params, explainer: str, split: str = "test") -> Path:
-    out = folders["run"] / "relevance" / explainer / split
+def explain(
+    folders: dict[str, Path], params: Params, *explainers: str, split: str = "test"
+) -> Path:
+    """Return the folder of the last store."""
+    out = folders["run"] / "relevance"
     explain_split(
         folders["run"],
         folders["data"],
@@ -79,17 +83,16 @@ def explain(folders: dict[str, Path], params: Params, explainer: str, split: str
         out,
         params,
         split=split,
-        explainer=explainer,
+        explainers=explainers,
     )
-    return out
+    return out / explainers[-1] / split
 
 
 def test_every_benchmark_makes_its_table_from_the_stores_of_a_run(
     folders: dict[str, Path], params: Params, tmp_path: Path
 ) -> None:
-    for explainer in [*EXPLAINERS, "feature_norm"]:
-        explain(folders, params, explainer)
-    for name in ("ground-truth", "removal", "conservation"):
+    explain(folders, params, *EXPLAINERS, "feature_norm")
+    for name in ("ground_truth", "removal", "conservation"):
         out = tmp_path / f"{name}.csv"
         run_benchmark(name, folders["run"], folders["data"], folders["features"], out, params)
         with out.open() as stream:
@@ -134,7 +137,7 @@ def test_captions_of_another_split_are_refused(folders: dict[str, Path], params:
     decoded = folders["run"] / "decoded"
     (decoded / "shift.json").write_bytes((decoded / "test.json").read_bytes())
     with pytest.raises(CapscopeError, match="is not of the split shift"):
-        explain(folders, params, "lrp", "shift")
+        explain(folders, params, "lrp", split="shift")
 
 
 def test_captions_without_any_word_are_refused(folders: dict[str, Path], params: Params) -> None:
@@ -155,10 +158,10 @@ def test_features_of_another_kind_are_refused(folders: dict[str, Path], params: 
 def test_a_missing_store_is_an_error_that_names_it(
     folders: dict[str, Path], params: Params, tmp_path: Path
 ) -> None:
-    explain(folders, params, "lrp")
+    (explain(folders, params, "lrp", "attention") / MANIFEST).unlink()
     with pytest.raises(CapscopeError, match="attention/test is not a finished relevance folder"):
         run_benchmark(
-            "ground-truth",
+            "ground_truth",
             folders["run"],
             folders["data"],
             folders["features"],
@@ -167,17 +170,19 @@ def test_a_missing_store_is_an_error_that_names_it(
         )
 
 
-def test_stores_of_different_captions_are_not_compared(
+def test_a_store_that_was_made_again_alone_is_not_compared_with_the_others(
     folders: dict[str, Path], params: Params, tmp_path: Path
 ) -> None:
-    for explainer in ("lrp", "feature_norm"):
-        explain(folders, params, explainer)
+    explain(folders, params, "lrp", "feature_norm")
+    index = folders["run"] / "relevance" / "test.json"
+    before = index.read_bytes()
     path = folders["run"] / "decoded" / "test.json"
     captions = read_json(path)
     captions[0]["word_ids"].pop()
     write_json(path, captions)
-    explain(folders, params, "attention")
-    with pytest.raises(CapscopeError, match="explain different captions"):
+    explain(folders, params, "lrp")
+    index.write_bytes(before)
+    with pytest.raises(CapscopeError, match="may explain other captions"):
         run_benchmark(
             "conservation",
             folders["run"],
@@ -199,3 +204,13 @@ def test_an_interrupted_explanation_leaves_no_finished_store(
     with pytest.raises(CapscopeError, match=last["filename"]):
         explain(folders, params, "lrp")
     assert not (out / MANIFEST).exists()
+
+
+def test_a_method_that_does_not_fit_the_captioner_is_left_out_with_its_reason(
+    folders: dict[str, Path], params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(GridTD, "attends", False)
+    explain(folders, params, "attention", "lrp")
+    index = read_json(folders["run"] / "relevance" / "test.json")
+    assert list(index["explainers"]) == ["lrp"]
+    assert "has no attention" in index["left_out"]["attention"]

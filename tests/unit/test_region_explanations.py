@@ -73,10 +73,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def explain(folders: dict[str, Path], params: Params, explainer: str) -> RelevanceStore:
-    out = folders["run"] / "relevance" / explainer / "test"
+    out = folders["run"] / "relevance"
     data, features, run = folders["data"], folders["features"], folders["run"]
-    explain_split(run, data, features, out, params, split="test", explainer=explainer)
-    return RelevanceStore(out)
+    explain_split(run, data, features, out, params, split="test", explainers=[explainer])
+    return RelevanceStore(out / explainer / "test")
 
 
 @pytest.mark.parametrize("name", ["lrp", "attention", "gradcam", "integrated_gradients"])

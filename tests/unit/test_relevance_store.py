@@ -105,21 +105,3 @@ def test_a_store_that_was_cut_short_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(content[:-10])
     with pytest.raises(CapscopeError, match=r"make .* again"):
         RelevanceStore(tmp_path)
-
-
-def test_stores_know_whether_they_explain_the_same_captions(tmp_path: Path) -> None:
-    write(tmp_path / "a", [([0, 1, 2], explanation([0, 1, 2]))])
-    write(tmp_path / "b", [([0, 1, 2], explanation([0, 1, 2], 5))])
-    other = Captions.of([7, 3, 9], [[4, 5, 6], [3], [8, 8]])
-    write_relevance(
-        tmp_path / "c",
-        other,
-        [(np.arange(3), explanation([0, 1, 2]))],
-        map_size=4,
-        attributes={"explainer": "lrp", "split": "test", "grid": (2, 2), "image_size": 8},
-        params={},
-        inputs={},
-    )
-    a, b, c = (RelevanceStore(tmp_path / name) for name in "abc")
-    assert a.same_captions(b)
-    assert not a.same_captions(c)

@@ -55,6 +55,8 @@ def results(tmp_path):
     write_json(run / "decoded" / "test.json", spoken)
     for explainer, control in (("lrp", False), ("attention", False), ("random_decoder", True)):
         _write_relevance(run / "relevance" / explainer / "test", explainer, control)
+    explainers = {"lrp": "hash", "attention": "hash", "random_decoder": "hash"}
+    write_json(run / "relevance" / "test.json", {"explainers": explainers, "left_out": {}})
     (run / "benchmarks").mkdir()
     lines = ["explainer,resolution,word_kind,split,measure,value,low,high,n"]
     for explainer, value in (("lrp", 0.9), ("attention", 0.7), ("random_decoder", 0.1)):

@@ -22,7 +22,6 @@ DATASET = config["dataset"]["name"]
 READER = config["dataset"]["reader"]
 SPLITS = config["dataset"]["evaluate"]
 GRID = config["features"]["grid"]
-METHODS = config["explanations"]["explainers"] + config["explanations"]["controls"]
 SYSTEMS = config["systems"]
 RUNS = [
     f"results/{DATASET}/runs/{system}/{stage}/seed{seed}"
@@ -67,16 +66,6 @@ SCORES = [f"results/{DATASET}/scores/captions.csv"]
 MEASURED = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
 REPORT = [f"results/{DATASET}/report/{part}" for part in ("index.html", "tables", "figures")]
 PUBLISHED = sorted(str(path) for path in Path("results/published").glob("*.csv"))
-
-# Which methods there are, and of which images, is in the paths; the rest decides what they say.
-EXPLAINING = {
-    key: value
-    for key, value in config["explanations"].items()
-    if key not in ("explainers", "controls")
-}
-
-# So are the measures.
-MEASURING = {key: value for key, value in config["benchmarks"].items() if key != "measures"}
 
 # The models of SPICE are fetched on request; captions are scored without SPICE until they are there.
 SPICE = config["metrics"]["spice_options"]

@@ -1,3 +1,4 @@
+# All methods in one job: the run and its images are read once.
 rule relevance:
     input:
         data="results/{dataset}/data/manifest.json",
@@ -5,12 +6,11 @@ rule relevance:
         run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
         decoded="results/{dataset}/runs/{system}/{stage}/seed{seed}/decoded/{split}.json",
     output:
-        "results/{dataset}/runs/{system}/{stage}/seed{seed}/relevance/"
-        "{explainer}/{split}/manifest.json",
+        "results/{dataset}/runs/{system}/{stage}/seed{seed}/relevance/{split}.json",
     log:
-        "results/{dataset}/logs/relevance/{system}-{stage}-seed{seed}-{explainer}-{split}.log",
+        "results/{dataset}/logs/relevance/{system}-{stage}-seed{seed}-{split}.log",
     benchmark:
-        "results/{dataset}/logs/relevance/{system}-{stage}-seed{seed}-{explainer}-{split}.tsv"
+        "results/{dataset}/logs/relevance/{system}-{stage}-seed{seed}-{split}.tsv"
     conda:
         "../../envs/capscope.yaml"
     resources:
@@ -20,13 +20,11 @@ rule relevance:
         data=subpath(input.data, parent=True),
         features=subpath(input.features, parent=True),
         run=subpath(input.run, parent=True),
-        out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
-        settings=EXPLAINING,
+        settings=config["explanations"],
     shell:
         "capscope relevance --params {params.file} --run {params.run} --data {params.data}"
-        " --features {params.features} --split {wildcards.split}"
-        " --explainer {wildcards.explainer} --out {params.out} 2>&1 | tee {log}"
+        " --features {params.features} --split {wildcards.split} 2>&1 | tee {log}"
 
 
 rule measure:
@@ -35,9 +33,7 @@ rule measure:
         features=features_of,
         run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
         relevance=expand(
-            "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/relevance/"
-            "{explainer}/{split}/manifest.json",
-            explainer=METHODS,
+            "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/relevance/{split}.json",
             split=SPLITS,
         ),
     output:

@@ -10,24 +10,24 @@ from capscope.benchmarks import measure
 from capscope.benchmarks.context import Context
 from capscope.benchmarks.measurement import write_measurements
 from capscope.errors import CapscopeError
-from capscope.explain.store import RelevanceStore
+from capscope.explain.store import INDEX, RelevanceStore
+from capscope.files import MANIFEST, read_json, sha256_of
 
 
 def open_stores(stack: ExitStack, run_dir: Path, params: dict[str, Any]) -> list[RelevanceStore]:
-    """Open ``relevance/<explainer>/<split>`` of a run for all explainers, controls and splits."""
-    settings = params["explanations"]
-    stores = [
-        stack.enter_context(RelevanceStore(run_dir / "relevance" / explainer / split))
-        for split in params["dataset"]["evaluate"]
-        for explainer in [*settings["explainers"], *settings["controls"]]
-    ]
-    for store in stores:
-        first = next(other for other in stores if other.split == store.split)
-        if not store.same_captions(first):
-            raise CapscopeError(
-                f"{store.folder} and {first.folder} explain different captions: "
-                "run `capscope relevance` again for both"
-            )
+    """Open ``relevance/<explainer>/<split>`` of a run for all that the index of a split names."""
+    folder = run_dir / "relevance"
+    stores = []
+    for split in params["dataset"]["evaluate"]:
+        index = folder / INDEX.format(split)
+        for explainer, sha256 in read_json(index)["explainers"].items():
+            store = stack.enter_context(RelevanceStore(folder / explainer / split))
+            if sha256_of(store.folder / MANIFEST) != sha256:
+                raise CapscopeError(
+                    f"{store.folder} is not what {index} names, it may explain other captions: "
+                    "run `capscope relevance` again"
+                )
+            stores.append(store)
     return stores
 
 

@@ -21,11 +21,18 @@ from capscope.cli.options import FILE, FOLDER, params_options
     help="Features of the run.",
 )
 @click.option("--split", required=True, help="Split whose captions are explained.")
-@click.option("--explainer", required=True, help="Method: lrp, attention, gradcam, ...")
+@click.option(
+    "--explainer",
+    "explainers",
+    multiple=True,
+    help="Method: lrp, attention, gradcam, ...; repeatable.  [default: those of the parameters]",
+)
 @click.option(
     "--captions", type=FILE, help="Generated captions.  [default: RUN/decoded/SPLIT.json]"
 )
-@click.option("--out", type=FOLDER, required=True, help="Where relevance.h5 goes.")
+@click.option(
+    "--out", type=FOLDER, help="Gets EXPLAINER/SPLIT/relevance.h5.  [default: RUN/relevance]"
+)
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
@@ -33,22 +40,23 @@ def command(
     data_dir: Path,
     features_dir: Path,
     split: str,
-    explainer: str,
+    explainers: tuple[str, ...],
     captions: Path | None,
-    out: Path,
+    out: Path | None,
 ) -> None:
     """Explain the captions of a split and store the relevance."""
     from capscope.explain.split import explain_split
     from capscope.params import load_params
 
     params = load_params(params_files, assignments)
+    settings = params["explanations"]
     explain_split(
         run_dir,
         data_dir,
         features_dir,
-        out,
+        out or run_dir / "relevance",
         params,
         split=split,
-        explainer=explainer,
+        explainers=explainers or [*settings["explainers"], *settings["controls"]],
         decoded=captions,
     )

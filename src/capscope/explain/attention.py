@@ -11,6 +11,7 @@ from capscope.errors import CapscopeError
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
 from capscope.explain.pixels import enlarged, relevance_to_pixels
+from capscope.explain.subject import Subject
 from capscope.features.visual import Features
 from capscope.models.captioner import Hidden
 
@@ -21,6 +22,13 @@ class Attention(Explainer):
     name: ClassVar[str] = "attention"
     title: ClassVar[str] = "attention"
     sign: ClassVar[Literal["signed", "positive"]] = "positive"
+
+    @classmethod
+    def unfit(cls, subject: Subject) -> str | None:
+        """Return the reason if the captioner has no attention."""
+        if subject.captioner.attends:
+            return None
+        return f"{type(subject.captioner).__name__} has no attention over visual features"
 
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
@@ -42,9 +50,7 @@ class Attention(Explainer):
         """
         weights, captioner = hidden.attention, type(self.subject.captioner).__name__
         if weights is None:
-            raise CapscopeError(
-                f"{captioner} has no attention over visual features: choose another explainer"
-            )
+            raise CapscopeError(f"{self.unfit(self.subject)}: choose another explainer")
         if weights.dim() == 3:
             weights = weights.unsqueeze(2)
         if self.head is None:

@@ -58,6 +58,11 @@ class Explainer(ABC):
         self.head = head
         self.parity = parity
 
+    @classmethod
+    def unfit(cls, subject: Subject) -> str | None:
+        """Return why the method cannot explain `subject`; None if it can."""
+        return None
+
     @abstractmethod
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor

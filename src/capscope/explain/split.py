@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from capscope.errors import CapscopeError
 from capscope.explain import explainer_class
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
-from capscope.explain.store import Captions, write_relevance
+from capscope.explain.store import INDEX, Captions, write_relevance
 from capscope.explain.subject import Subject
 from capscope.features.extractor import load_extractor
 from capscope.features.store import FeatureStore
 from capscope.features.visual import Features
-from capscope.files import MANIFEST, read_json
+from capscope.files import MANIFEST, read_json, sha256_of, write_json
 from capscope.models.checkpoint import Run, load_run
 
 Batch = tuple[npt.NDArray[np.int64], Tensor | None, Features]
@@ -39,7 +39,7 @@ def explain_split(
     params: dict[str, Any],
     *,
     split: str,
-    explainer: str,
+    explainers: Sequence[str],
     decoded: Path | None = None,
 ) -> None:
     """Explain the captions of the first ``explanations.images`` images of a split.
@@ -52,11 +52,13 @@ def explain_split(
     run_dir, data_dir, features_dir : Path
         The run, its data set, and features of the kind that it was trained with.
     out : Path
-        Gets ``relevance.h5`` and its manifest.
+        Gets ``<explainer>/<split>/`` with ``relevance.h5`` and its manifest, and at last the index
+        ``<split>.json``: the explainers with hashes of their manifests, and those left out because
+        they do not fit the captioner, with the reason.
     params : dict
     split : str
-    explainer : str
-        A key of `capscope.explain.EXPLAINERS`.
+    explainers : sequence of str
+        Keys of `capscope.explain.EXPLAINERS`.
     decoded : Path, optional
         The captions; by default ``decoded/<split>.json`` of the run.
     """
@@ -70,25 +72,34 @@ def explain_split(
         if dataset.by_id(image_id).split != split:
             raise CapscopeError(f"{decoded}: image {image_id} is not of the split {split}")
     chosen = {key: settings[key] for key in ("epsilon", "steps", "parity")}
-    method = explainer_class(explainer)(subject, **chosen)
-    (out / MANIFEST).unlink(missing_ok=True)
-    write_relevance(
-        out,
-        captions,
-        explain_captions(method, captions, dataset, features, settings),
-        map_size=settings["map_size"],
-        attributes={
-            "explainer": explainer,
-            "title": method.title,
-            "sign": method.sign,
-            "control": method.control,
-            "split": split,
-            "grid": features.grid,
-            "image_size": subject.image_size or settings["map_size"],
-        },
-        params={key: settings[key] for key in ("images", "map_size", *chosen)},
-        inputs={"run": run_dir / MANIFEST, "captions": decoded},
-    )
+    index: dict[str, dict[str, str]] = {"explainers": {}, "left_out": {}}
+    for name in explainers:
+        kind = explainer_class(name)
+        unfit = kind.unfit(subject)
+        if unfit is not None:
+            index["left_out"][name] = unfit
+            continue
+        folder = out / name / split
+        (folder / MANIFEST).unlink(missing_ok=True)
+        write_relevance(
+            folder,
+            captions,
+            explain_captions(kind(subject, **chosen), captions, dataset, features, settings),
+            map_size=settings["map_size"],
+            attributes={
+                "explainer": name,
+                "title": kind.title,
+                "sign": kind.sign,
+                "control": kind.control,
+                "split": split,
+                "grid": features.grid,
+                "image_size": subject.image_size or settings["map_size"],
+            },
+            params={key: settings[key] for key in ("images", "map_size", *chosen)},
+            inputs={"run": run_dir / MANIFEST, "captions": decoded},
+        )
+        index["explainers"][name] = sha256_of(folder / MANIFEST)
+    write_json(out / INDEX.format(split), index)
 
 
 def open_subject(run_dir: Path, features_dir: Path | None = None) -> tuple[Run, Subject]:

@@ -38,6 +38,8 @@ from capscope.explain.raster import sum_pool
 from capscope.files import atomic_path, read_manifest, write_manifest
 
 FILE = "relevance.h5"
+INDEX = "{}.json"
+"""File beside the stores that names those of one split."""
 KIND = "relevance"
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -214,12 +216,6 @@ class RelevanceStore:
     def captions(self, count: int | None = None) -> Captions:
         """Return the explained captions, or the first `count` of them."""
         return Captions(*(self._file[name][:count] for name in Captions._fields))
-
-    def same_captions(self, other: RelevanceStore) -> bool:
-        """Say whether `other` explains the same captions of the same images."""
-        return all(
-            np.array_equal(self._file[name][:], other._file[name][:]) for name in Captions._fields
-        )
 
     def close(self) -> None:
         """Close the file."""

@@ -71,6 +71,8 @@ class Captioner(nn.Module, ABC):
     """
 
     vocabulary_size: int
+    attends: ClassVar[bool] = True
+    """Whether it has attention over visual features."""
     by_kind: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Constructor arguments that follow from the kind of visual features (grid, regions)."""
 

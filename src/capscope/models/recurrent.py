@@ -7,7 +7,7 @@ Attend and Tell; here with parameter-free dot-product attention, no gate and no 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -91,6 +91,8 @@ class ImageFirst(Recurrent):
     cells : int or None
         N, needed to flatten.
     """
+
+    attends: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -74,8 +74,8 @@ def cards(
 
     Half of them are the captions that hallucinate most, where there is a measure of it.
     """
-    splits = [path.name for path in sorted(run.folder.glob("relevance/lrp/*")) if path.is_dir()]
-    splits.sort(key=["val", "test", "shift"].index)
+    splits = [path.stem for path in run.folder.glob("relevance/*.json")]
+    splits.sort(key=lambda split: (split == "shift", split))
     shares = [len(part) for part in np.array_split(np.arange(images), max(1, len(splits)))]
     return {
         split: list(_of_split(results, run, dataset, vocabulary, split, share))
@@ -91,11 +91,8 @@ def _of_split(
     split: str,
     images: int,
 ) -> Iterator[Card]:
-    folders = sorted(
-        (folder for folder in run.folder.glob(f"relevance/*/{split}") if folder.is_dir()),
-        key=lambda folder: (folder.parent.name != "lrp", folder.parent.name),
-    )
-    stores = [_Store(folder, results) for folder in folders]
+    explainers = read_json(run.folder / f"relevance/{split}.json")["explainers"]
+    stores = [_Store(run.folder / f"relevance/{name}/{split}", results) for name in explainers]
     shown = [store for store in stores if not store.control]
     decoded = {
         entry["image_id"]: entry for entry in read_json(run.folder / f"decoded/{split}.json")
