@@ -26,6 +26,7 @@ class ObjectWords:
     def __init__(self, phrases: Mapping[str, str]) -> None:
         self._phrases = {tuple(phrase.split()): name for phrase, name in phrases.items()}
         self._longest = max(map(len, self._phrases))
+        self._beginnings = {phrase[0] for phrase in self._phrases if len(phrase) > 1}
 
     @property
     def classes(self) -> frozenset[str]:
@@ -41,7 +42,8 @@ class ObjectWords:
         found = []
         place = 0
         while place < len(words):
-            for length in range(min(self._longest, len(words) - place), 0, -1):
+            longest = self._longest if words[place] in self._beginnings else 1
+            for length in range(min(longest, len(words) - place), 0, -1):
                 name = self._class_of(tuple(words[place : place + length]))
                 if name is not None:
                     place += length - 1

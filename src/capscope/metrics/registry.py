@@ -103,12 +103,12 @@ def metric(name: str) -> Metric:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Return the names of metrics in the order of the registry, cut-offs from low to high."""
+    """Return the names of metrics in the order of the registry, cut-offs behind the others."""
     order = list(METRICS)
 
-    def place(name: str) -> tuple[int, int]:
-        base, _, cutoff = name.partition("@")
-        return order.index(base), int(cutoff or 0)
+    def place(name: str) -> tuple[bool, int, int]:
+        base, at, cutoff = name.partition("@")
+        return bool(at), int(cutoff or 0), order.index(base)
 
     return sorted(set(names), key=place)
 

@@ -120,10 +120,14 @@ def resample(measures: Sequence[Measure], *, resamples: int = 1000, seed: int = 
     counts = [len(measure.sums) for measure in measures]
     if len(set(counts)) > 1:
         raise ValueError(f"{counts[0]} images against {next(n for n in counts if n != counts[0])}")
+    different = list({id(measure.sums): measure.sums for measure in measures}.values())
+    ends = np.cumsum([sums.shape[1] for sums in different])
+    columns = {id(s): slice(end - s.shape[1], end) for s, end in zip(different, ends, strict=True)}
     drawn: list[list[Scores]] = [[] for _ in measures]
     for weights in _draws(counts[0] if counts else 0, resamples, seed):
+        sums = weights @ np.hstack(different)
         for scores, measure in zip(drawn, measures, strict=True):
-            scores.append(measure.formula(weights @ measure.sums))
+            scores.append(measure.formula(sums[:, columns[id(measure.sums)]]))
     return [np.concatenate(scores) if scores else np.zeros(0) for scores in drawn]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from capscope.metrics.registry import describe
+from capscope.metrics.registry import describe, metric
 from capscope.metrics.rows import Row, metric_names, splits_of
 from capscope.metrics.tables import Line, Tables
 from capscope.metrics.task import NOT_COMPUTED, is_computed
@@ -20,10 +20,21 @@ def summary(rows: Sequence[Row], tables: Tables) -> str:
         lines += _scores(split, of_split)
         lines += _seeds([line for line in tables.seeds if line["split"] == split])
         lines += _pairs([line for line in tables.comparisons if line["split"] == split])
+    return "\n".join([*lines, *_definitions(rows)])
+
+
+def _definitions(rows: Sequence[Row]) -> list[str]:
+    """Return what each metric is; of cut-offs (``word_f1@10``) the words, once."""
+    definitions = {}
     for name in metric_names(rows):
-        measures = [row.measures[name] for row in rows if name in row.measures]
-        lines.append(f"{name}: {describe(name, measures[-1])}")
-    return "\n".join(lines)
+        measure = [row.measures[name] for row in rows if name in row.measures][-1]
+        base, at, cutoff = name.partition("@")
+        if at:
+            definitions[base] = metric(name).definition
+            definitions[f"@{cutoff}"] = measure.note
+        else:
+            definitions[name] = describe(name, measure)
+    return [f"{name}: {text}" for name, text in definitions.items()]
 
 
 def _scores(split: str, rows: Sequence[Row]) -> list[str]:
