@@ -286,3 +286,19 @@ def test_relevance_mode_ends_with_its_block_and_nests() -> None:
     with pytest.raises(RuntimeError), ops.relevance_mode(cut_everything):
         raise RuntimeError
     assert ops.cut(x, "a") is x
+
+
+@pytest.mark.parametrize(
+    "rules", [LRP, replace(LRP, epsilon=0.0), PASS, GRADIENT, replace(LRP, linear="derivative")]
+)
+def test_a_rectified_sum_is_a_sum_and_a_rectifier_in_one(rules: Rules) -> None:
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(3, 6, dtype=torch.float64, generator=generator).requires_grad_()
+    seed = torch.randn(3, 5, dtype=torch.float64, generator=generator)
+    with ops.relevance_mode(rules):
+        together = ops.rectified_linear(TABLE, x)
+        apart = ops.relu(ops.linear(TABLE, x))
+    assert torch.equal(together, apart)
+    (one,) = torch.autograd.grad(together, x, seed)
+    (other,) = torch.autograd.grad(apart, x, seed)
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

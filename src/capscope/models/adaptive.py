@@ -91,17 +91,18 @@ class Adaptive(SumCaptioner):
 
     def project(self, features: Features) -> Tensor:
         """Return the rectified projection (B, N, H) of the visual features."""
-        return ops.relu(ops.linear(self.projection, features.cells, BIAS_LEFT_OUT))
+        return ops.rectified_linear(self.projection, features.cells, BIAS_LEFT_OUT)
 
     def memory(self, latent: Tensor, features: Features) -> Memory:
         """Return values, keys and the global feature's share in the LSTM."""
         valid = None if self.parity else features.valid
         source = features.cells if self.global_from == "features" else latent
-        pooled = ops.linear(self.global_projection, ops.mean(source, valid), BIAS_LEFT_OUT)
+        average = ops.mean(source, valid)
+        pooled = ops.rectified_linear(self.global_projection, average, BIAS_LEFT_OUT)
         memory = {
             "values": latent,
             "keys": self.attention.keys(latent),
-            "global": self.lstm.project(GLOBAL, ops.relu(pooled), bias=True).unsqueeze(1),
+            "global": self.lstm.project(GLOBAL, pooled, bias=True).unsqueeze(1),
         }
         return memory if valid is None else {**memory, "valid": valid}
 

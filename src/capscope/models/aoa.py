@@ -81,7 +81,7 @@ class AoA(SumCaptioner):
 
     def project(self, features: Features) -> Tensor:
         """Return the rectified projection (B, N, H) of the visual features."""
-        return ops.relu(ops.linear(self.projection, features.cells))
+        return ops.rectified_linear(self.projection, features.cells)
 
     def memory(self, latent: Tensor, features: Features) -> Memory:
         """Return values, keys and the global feature's share in the LSTM."""

@@ -94,13 +94,13 @@ class GridTD(SumCaptioner):
 
     def project(self, features: Features) -> Tensor:
         """Return the rectified projection (B, N, H) of the visual features."""
-        return ops.relu(ops.linear(self.projection, features.cells))
+        return ops.rectified_linear(self.projection, features.cells)
 
     def memory(self, latent: Tensor, features: Features) -> Memory:
         """Return values, keys and the global feature's share in the attention LSTM."""
         valid = None if self.parity else features.valid
         source = features.cells if self.global_from == "features" else latent
-        pooled = ops.relu(ops.linear(self.global_projection, ops.mean(source, valid)))
+        pooled = ops.rectified_linear(self.global_projection, ops.mean(source, valid))
         memory = {
             "values": latent,
             "keys": self.attention.keys(latent),

@@ -172,6 +172,23 @@ class _Activation(torch.autograd.Function):
         return gradients[0] if ctx.ratio is None else gradients[0] * ctx.ratio, None, None
 
 
+class _RectifiedSum(torch.autograd.Function):
+    """A rectified weighted sum: the secant of the rectifier and the epsilon rule in one ratio."""
+
+    @staticmethod
+    def forward(z: Tensor, epsilon: float) -> Tensor:
+        return torch.relu(z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        epsilon = inputs[1]
+        ctx.ratio = output / (output + epsilon) if epsilon else (output > 0).to(output.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.ratio, None
+
+
 class _Guided(torch.autograd.Function):
     """A rectifier whose backward lets positive multipliers through, where it is open."""
 
@@ -270,7 +287,8 @@ def add(*terms: Tensor) -> Tensor:
 def mean(x: Tensor, valid: Tensor | None = None) -> Tensor:
     """Return the mean over visual features (B, N, D) -> (B, D), of the valid ones if given."""
     if valid is None:
-        return stabilise(x.mean(1), "mean")
+        # Not `mean`: its backward writes N copies where that of `sum` gives a view.
+        return stabilise(x.sum(1) / x.shape[1], "mean")
     weights = valid.to(x.dtype).unsqueeze(-1)
     return stabilise((x * weights).sum(1) / weights.sum(1).clamp(min=1), "mean")
 
@@ -305,6 +323,16 @@ def relu(z: Tensor) -> Tensor:
         guided: Tensor = _Guided.apply(z)
         return guided
     return _activation(z, torch.relu, "rectifier", slope=0.0)
+
+
+def rectified_linear(layer: nn.Linear, x: Tensor, name: str | None = None) -> Tensor:
+    """Apply a linear layer and a rectifier; `name` as in `linear`."""
+    record = _current.get()
+    rules = None if record is None else record.rules
+    if rules is None or (rules.linear, rules.rectifier) != ("epsilon", "secant") or divided(name):
+        return relu(linear(layer, x, name))
+    rectified: Tensor = _RectifiedSum.apply(affine(x, layer.weight, layer.bias), rules.epsilon)
+    return rectified
 
 
 def _activation(
