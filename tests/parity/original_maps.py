@@ -11,8 +11,8 @@ from torch import Tensor
 
 from capscope.data.images import IMAGENET_MEAN, IMAGENET_STD
 from capscope.features.visual import Features
-from capscope.models.published import with_doubled_bias
 from capscope.models.captioner import Captioner
+from capscope.models.published import with_doubled_bias
 from capscope.relevance.backward import WordRelevance, word_relevance
 from capscope.relevance.image import ImageRelevance
 from capscope.relevance.image_rules import GRADIENT, GUIDED, LRP

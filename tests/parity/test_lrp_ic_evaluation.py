@@ -77,11 +77,13 @@ def caption(evaluated: Evaluated, features: Features, beam: int) -> list[list[in
 
 def test_the_explained_captions_come_from_published_beam_search(evaluated: Evaluated) -> None:
     features = evaluated.features(evaluated.images)
-    for method in METHODS:
-        found = caption(evaluated, features, BEAMS.get(method, RECAPTION_BEAM))
-        for image, word_ids in enumerate(found):
-            expected = evaluated.golden[f"caption.{method}.{image}"].tolist()
-            assert [evaluated.start, *word_ids] == expected
+    names = [name.split(".") for name in evaluated.golden.keys("caption.")]
+    assert {method.removesuffix("neg") for method, _ in names} == set(METHODS)
+    found = {beam: caption(evaluated, features, beam) for beam in {*BEAMS.values(), RECAPTION_BEAM}}
+    for method, image in names:
+        ours = found[BEAMS.get(method.removesuffix("neg"), RECAPTION_BEAM)][int(image)]
+        expected = evaluated.golden[f"caption.{method}.{image}"].tolist()
+        assert [evaluated.start, *ours] == expected
 
 
 def test_the_maps_and_states_that_are_judged() -> None:
