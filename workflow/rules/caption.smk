@@ -30,7 +30,7 @@ rule evaluate:
     input:
         data="results/{dataset}/data/manifest.json",
         decoded=expand("{run}/decoded/{split}.json", run=RUNS, split=SPLITS),
-        spice=models_of_spice,
+        models=models_at_hand,
     output:
         table="results/{dataset}/scores/captions.csv",
         images="results/{dataset}/scores/per_image.csv",

@@ -67,10 +67,18 @@ MEASURED = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEA
 REPORT = [f"results/{DATASET}/report/{part}" for part in ("index.html", "tables", "figures")]
 PUBLISHED = sorted(str(path) for path in Path("results/published").glob("*.csv"))
 
-# The models of SPICE are fetched on request; captions are scored without SPICE until they are there.
+# Which measures there are is in the paths; the rest decides what they say.
+MEASURING = {key: value for key, value in config["benchmarks"].items() if key != "measures"}
+
+# Metrics that need a model are left out until it is there; SPICE's is fetched on request.
 SPICE = config["metrics"]["spice_options"]
 SPICE_MODELS = str(expand_path(SPICE["models"]) / "manifest.json")
-LEARNED = config["metrics"]["bertscore"] or config["metrics"]["clipscore"]
+LEARNED = [metric for metric in ("bertscore", "clipscore") if config["metrics"][metric]]
+METRIC_MODELS = [SPICE_MODELS] if config["metrics"]["spice"] else []
+METRIC_MODELS += [
+    str(expand_path(config["metrics"][f"{metric}_options"]["model"]) / "config.json")
+    for metric in LEARNED
+]
 
 RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
 
@@ -108,10 +116,9 @@ def write_params():
         write_json(path, config)
 
 
-def models_of_spice(wildcards):
-    """Return the manifest of SPICE's models if they are wanted and there."""
-    wanted = config["metrics"]["spice"] and Path(SPICE_MODELS).exists()
-    return SPICE_MODELS if wanted else []
+def models_at_hand(wildcards):
+    """Return a file of every model that a metric needs, as far as it is in a folder."""
+    return [path for path in METRIC_MODELS if Path(path).exists()]
 
 
 def features_of(wildcards):

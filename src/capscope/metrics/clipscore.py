@@ -62,7 +62,7 @@ class ClipScore:
         self._longest = self._model.config.text_config.max_position_embeddings
         self._batch_size = batch_size
         self._workers = workers
-        packages = ("transformers", "torch", "pillow")
+        packages = ("transformers", "torch", "pillow", "numpy")
         self._note = provenance(model, self._model, *packages) + ", float32"
 
     def measures(self, task: Task) -> list[dict[str, Measure]]:
