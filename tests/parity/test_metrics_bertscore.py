@@ -38,21 +38,3 @@ def test_matching_of_given_embeddings_is_that_of_the_original(arrays):
         ours = match(side("ref"), side("hyp"))
         theirs = np.stack([arrays[f"{weighting}_{letter}"] for letter in "PRF"], axis=-1)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
-
-
-def test_matching_of_each_sentence_alone_is_that_of_the_original(arrays):
-    """Without padding, as captions are scored here."""
-    for weighting in [name.removesuffix(SUFFIX) for name in arrays if name.endswith(SUFFIX)]:
-        for place in range(len(arrays["hyp_emb"])):
-
-            def side(name, weighting=weighting, place=place):
-                length = int(arrays[f"{name}_mask"][place].sum())
-                parts = (f"{name}_emb", f"{name}_mask", f"{weighting}_{name}_weights")
-                return tuple(
-                    torch.from_numpy(arrays[part][place : place + 1, :length].copy())
-                    for part in parts
-                )
-
-            ours = match(side("ref"), side("hyp"))[0]
-            theirs = [arrays[f"{weighting}_{letter}"][place] for letter in "PRF"]
-            np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)

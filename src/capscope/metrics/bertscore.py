@@ -169,7 +169,7 @@ class BertScore:
         for batch in _batches(full, lengths, self._batch_size):
             captions = _stack([embedded[caption] for caption, _ in batch])
             references = _stack([embedded[reference] for _, reference in batch])
-            raw |= zip(batch, match(references, captions), strict=True)
+            raw |= zip(batch, match(references, captions).nan_to_num(nan=0.0), strict=True)
         scores = {}
         for pair, values in raw.items():
             rescaled = (values - self._baseline) / (1 - self._baseline)
@@ -201,12 +201,11 @@ def match(references: Embedded, captions: Embedded) -> Tensor:
     Returns
     -------
     Tensor (B, 3)
-        Precision, recall and F; 0 where undefined.
+        Precision, recall and F; NaN where a side's weights are all 0, but F is 0 there.
     """
     from bert_score.utils import greedy_cos_idf
 
-    found = torch.stack(greedy_cos_idf(*references, *captions), dim=-1)
-    return found.cpu().nan_to_num(nan=0.0)
+    return torch.stack(greedy_cos_idf(*references, *captions), dim=-1).cpu()
 
 
 def _load(name: str, layers: int) -> tuple[Any, nn.Module]:
