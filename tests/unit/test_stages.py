@@ -231,3 +231,24 @@ def test_a_fine_tuned_run_speaks(tuned, folders, params, tmp_path):
     out = tmp_path / "test.json"
     decode_run(tuned, folders["data"], folders["features"], params, split="test", out=out)
     assert all(entry["caption"] for entry in read_json(out))
+
+
+def test_the_last_weights_are_kept_on_request(tmp_path, folders, params, start):
+    harmful = with_stage(params, "lrp_xe", learning_rate=1.0, schedule="constant", keep="last")
+    out = train(tmp_path / "run", folders, harmful, "lrp_xe", start)
+    info, rows = load_run(out).info, metrics(out)
+    assert info["epoch"] == 2
+    assert info["validation_cider"] == float(rows[-1]["value"])
+    assert content(out)["model.safetensors"] == content(out)["last.safetensors"]
+
+
+def test_epochs_of_a_few_steps_go_through_the_data_in_turn(folders, params, start, tmp_path):
+    whole = with_stage(params, "lrp_xe", epochs=2, keep="last", validation_images=1)
+    pieces = with_stage(whole, "lrp_xe", epochs=6, epoch_steps=3, patience=6)
+    runs = [
+        train(tmp_path / name, folders, changed, "lrp_xe", start)
+        for name, changed in {"whole": whole, "pieces": pieces}.items()
+    ]
+    steps = [int(metrics(run)[-1]["step"]) for run in runs]
+    assert steps == [18, 18]
+    assert len({content(run)["model.safetensors"] for run in runs}) == 1

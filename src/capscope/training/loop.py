@@ -44,6 +44,7 @@ class Recipe:
     validation_images: int
     validation_beam: int
     patience: int
+    keep: str
     checkpoint_seconds: float
 
     @classmethod
@@ -212,6 +213,7 @@ class Trainer:
             for metric, value in values.items()
         ]
         progress.rows += rows
+        progress.last_score = scores["cider"]
         progress.schedule.observe(scores["cider"])
         progress.waited += 1
         if progress.best_score is None or scores["cider"] > progress.best_score:

@@ -133,6 +133,9 @@ def train_run(
         )
         progress = trainer.run()
         (out / MANIFEST).unlink(missing_ok=True)
+        kept_epoch, kept_score = progress.best_epoch, progress.best_score
+        if recipe.keep == "last":
+            kept_epoch, kept_score = progress.epoch, progress.last_score
         info = {
             "captioner": name,
             "config": config,
@@ -147,12 +150,12 @@ def train_run(
             "params_sha256": digest(identity),
             "software": software(),
             "decoding": params["decoding"],
-            "epoch": progress.best_epoch,
-            "validation_cider": progress.best_score,
+            "epoch": kept_epoch,
+            "validation_cider": kept_score,
             "signature": objective.signature,
             "from": history,
         }
-        _write(out, captioner, progress, info)
+        _write(out, captioner, progress, info, recipe.keep)
         write_manifest(out, "run", params=identity, inputs=manifests, key=key)
         shutil.rmtree(out / "state")
     return True
@@ -226,11 +229,14 @@ def _copy_extractor(features_dir: Path, out: Path) -> Any:
     return read_json(features_dir / EXTRACTOR_FILES[0])
 
 
-def _write(out: Path, captioner: Captioner, progress: Progress, info: dict[str, Any]) -> None:
-    """Write the best and the last weights, the log and the description."""
+def _write(
+    out: Path, captioner: Captioner, progress: Progress, info: dict[str, Any], keep: str
+) -> None:
+    """Write the weights to keep and the last ones, the log and the description."""
+    last = captioner.state_dict()
     best = read_tensors(out / "state" / BEST_FILE.format(progress.best_epoch))
-    write_tensors(out / MODEL_FILE, best)
-    write_tensors(out / LAST_FILE, captioner.state_dict())
+    write_tensors(out / MODEL_FILE, best if keep == "best" else last)
+    write_tensors(out / LAST_FILE, last)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(progress.rows[0]), lineterminator="\n")
     writer.writeheader()

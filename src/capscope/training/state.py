@@ -38,6 +38,8 @@ class Progress:
     best_epoch, waited : int or None, int
         Epoch of the best validation score (0: the weights that a fine-tuning started from);
         epochs since.
+    best_score, last_score : float or None
+        The best and the latest validation score.
     rows : list of dict
         Lines of ``metrics.csv`` so far.
     """
@@ -51,6 +53,7 @@ class Progress:
     weight: int = 0
     best_epoch: int | None = None
     best_score: float | None = None
+    last_score: float | None = None
     waited: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
 
