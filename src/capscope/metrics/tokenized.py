@@ -57,11 +57,12 @@ class Tokenizer:
         cache = LineCache(self.cache, "ptb-parity" if self.parity else "ptb")
         found = [cache.get(file) for file in texts]
         new = [place for place, tokens in enumerate(found) if tokens is None]
-        if new and if_new is not None:
-            if_new()
-        for place, tokens in zip(new, self._java([texts[k] for k in new]), strict=True):
-            cache.put(texts[place], tokens)
-            found[place] = tokens
+        if new:
+            if if_new is not None:
+                if_new()
+            for place, tokens in zip(new, self._java([texts[k] for k in new]), strict=True):
+                cache.put(texts[place], tokens)
+                found[place] = tokens
         return [tokens for tokens in found if tokens is not None]
 
     def _java(self, files: Sequence[Sequence[str]]) -> list[list[str]]:
