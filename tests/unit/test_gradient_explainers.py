@@ -199,3 +199,17 @@ def test_integrated_gradients_equal_the_mean_of_many_gradients_on_the_way() -> N
         ):
             error = said(one[:, t] - other, t).abs().max()
             assert error < 0.03 * said(other, t).abs().max()
+
+
+@pytest.mark.parametrize("name", ["gradient", "gradient_x_input", "gradcam", "lrp"])
+def test_one_head_carries_a_part_of_what_all_heads_carry(name: str) -> None:
+    subject, features = regions_subject("aoa"), some_regions()
+    inputs = subject.inputs(examples()[1])
+
+    def grid(head: int | None) -> Tensor:
+        method = explainer_class(name)(subject, head=head)
+        return method.explain(None, features, inputs, LENGTHS).grid
+
+    heads = [grid(head) for head in range(subject.captioner.attention.heads)]
+    assert not any(torch.allclose(one, grid(None)) for one in heads)
+    assert not torch.allclose(heads[0], heads[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from capscope.explain.explanation import Explanation
 from capscope.explain.subject import Subject
 from capscope.features.visual import Features
+from capscope.relevance.rules import Rules
 
 
 class Explainer(ABC):
@@ -23,8 +25,7 @@ class Explainer(ABC):
     steps : int
         Points of a path integral, for integrated gradients.
     head : int or None
-        The head of multi-head attention that is explained, for raw attention, LRP and what is
-        published (which explains one at a time); None: all of them.
+        The head of multi-head attention that is explained; None: all of them at once.
     parity : bool
         As published by Sun et al. 2022, quirks included; docs/explainers.md says what is different.
 
@@ -57,6 +58,11 @@ class Explainer(ABC):
         self.steps = steps
         self.head = head
         self.parity = parity
+
+    def rules_of(self, right: Rules, published: Rules | None = None) -> Rules:
+        """Return the decoder's rules, with this explainer's stabiliser and head."""
+        chosen = published if self.parity and published is not None else right
+        return replace(chosen, epsilon=self.epsilon, head=self.head)
 
     @classmethod
     def unfit(cls, subject: Subject) -> str | None:

@@ -12,7 +12,6 @@ from capscope.explain.pixels import enlarged
 from capscope.explain.subject import Subject
 from capscope.features.visual import Features
 from capscope.relevance.backward import word_multipliers
-from capscope.relevance.rules import GRADIENT
 
 
 class GradCAM(Gradient):
@@ -36,7 +35,8 @@ class GradCAM(Gradient):
             grid = normalised(activation_maps(subject, features, found.cells.sum(2)))
             words = found.words.sum(-1)
         else:
-            found = word_multipliers(subject.captioner, features, word_ids, GRADIENT, summed=True)
+            rules = self.rules_of(self.rules)
+            found = word_multipliers(subject.captioner, features, word_ids, rules, summed=True)
             grid = activation_maps(subject, features, found.cells.squeeze(2))
         pixels = None
         if images is not None:

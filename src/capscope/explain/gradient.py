@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -47,7 +46,7 @@ class Gradient(Explainer):
 
     def multipliers(self, features: Features, word_ids: Tensor) -> Multipliers:
         """Return the derivative at visual features (B, T, N, D) and embedded words."""
-        chosen = replace(GRADIENT_AS_PUBLISHED, head=self.head) if self.parity else self.rules
+        chosen = self.rules_of(self.rules, GRADIENT_AS_PUBLISHED)
         return word_multipliers(self.subject.captioner, features, word_ids, chosen)
 
     def to_pixels(self, images: Tensor, gradient: Tensor) -> Tensor:

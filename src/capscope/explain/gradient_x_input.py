@@ -28,7 +28,8 @@ class GradientXInput(Explainer):
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
     ) -> Explanation:
         """Explain all words of all captions; see `Explainer.explain`."""
-        found = word_multipliers(self.subject.captioner, features, word_ids, GRADIENT)
+        rules = self.rules_of(GRADIENT)
+        found = word_multipliers(self.subject.captioner, features, word_ids, rules)
         grid = (found.cells * features.cells.unsqueeze(1)).sum(-1)
         words = (found.words * found.embedded.unsqueeze(1)).sum(-1)
         pixels = None
@@ -48,5 +49,6 @@ class GradientThenLRP(Explainer):
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
     ) -> Explanation:
         """Explain all words of all captions; see `Explainer.explain`."""
-        found = word_relevance(self.subject.captioner, features, word_ids, GRADIENT_X_INPUT)
+        rules = self.rules_of(GRADIENT_X_INPUT)
+        found = word_relevance(self.subject.captioner, features, word_ids, rules)
         return propagated(self, images, found).within(lengths)

@@ -35,7 +35,8 @@ class GuidedGradCAM(GuidedBackprop):
         if self.parity:
             maps = normalised(activation_maps(subject, features, guided.cells.sum(2)))
         else:
-            plain = word_multipliers(subject.captioner, features, word_ids, GRADIENT, summed=True)
+            rules = self.rules_of(GRADIENT)
+            plain = word_multipliers(subject.captioner, features, word_ids, rules, summed=True)
             maps = activation_maps(subject, features, plain.cells.squeeze(2))
         pixels = None
         if images is not None:

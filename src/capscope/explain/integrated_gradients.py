@@ -77,7 +77,8 @@ class IntegratedGradients(Explainer):
 
     def gradient(self, features: Features, word_ids: Tensor) -> Tensor:
         """Return the gradient of all words' logits at visual features (B, T, N, D)."""
-        return word_multipliers(self.subject.captioner, features, word_ids, GRADIENT).cells
+        rules = self.rules_of(GRADIENT)
+        return word_multipliers(self.subject.captioner, features, word_ids, rules).cells
 
     def logits(self, features: Features, word_ids: Tensor) -> Tensor:
         """Return the logits (B, T) of the words."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -37,8 +36,7 @@ class LRP(Explainer):
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
     ) -> Explanation:
         """Explain all words of all captions; see `Explainer.explain`."""
-        declared = rules.LRP_AS_PUBLISHED if self.parity else rules.LRP
-        chosen = replace(declared, epsilon=self.epsilon, head=self.head)
+        chosen = self.rules_of(rules.LRP, rules.LRP_AS_PUBLISHED)
         found = word_relevance(self.explained(), features, word_ids, chosen)
         explanation = propagated(self, images, found)
         if self.parity:

@@ -19,6 +19,7 @@ from capscope.errors import CapscopeError
 from capscope.explain import explainer_class
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
+from capscope.explain.stopwatch import Stopwatch
 from capscope.explain.store import INDEX, Captions, write_relevance
 from capscope.explain.subject import Subject
 from capscope.features.extractor import load_extractor
@@ -41,6 +42,7 @@ def explain_split(
     split: str,
     explainers: Sequence[str],
     decoded: Path | None = None,
+    timing: Path | None = None,
 ) -> None:
     """Explain the captions of the first ``explanations.images`` images of a split.
 
@@ -61,6 +63,8 @@ def explain_split(
         Keys of `capscope.explain.EXPLAINERS`.
     decoded : Path, optional
         The captions; by default ``decoded/<split>.json`` of the run.
+    timing : Path, optional
+        Gets the time that each explainer took, as JSON. It is no result: it differs each time.
     """
     settings = params["explanations"]
     decoded = decoded or run_dir / "decoded" / f"{split}.json"
@@ -73,18 +77,21 @@ def explain_split(
             raise CapscopeError(f"{decoded}: image {image_id} is not of the split {split}")
     chosen = {key: settings[key] for key in ("epsilon", "steps", "parity")}
     index: dict[str, dict[str, str]] = {"explainers": {}, "left_out": {}}
+    times: dict[str, Stopwatch] = {}
     for name in explainers:
         kind = explainer_class(name)
         unfit = kind.unfit(subject)
         if unfit is not None:
             index["left_out"][name] = unfit
             continue
-        folder = out / name / split
+        folder, times[name] = out / name / split, Stopwatch()
         (folder / MANIFEST).unlink(missing_ok=True)
         write_relevance(
             folder,
             captions,
-            explain_captions(kind(subject, **chosen), captions, dataset, features, settings),
+            explain_captions(
+                kind(subject, **chosen), captions, dataset, features, settings, times[name]
+            ),
             map_size=settings["map_size"],
             attributes={
                 "explainer": name,
@@ -100,6 +107,8 @@ def explain_split(
         )
         index["explainers"][name] = sha256_of(folder / MANIFEST)
     write_json(out / INDEX.format(split), index)
+    if timing is not None:
+        write_json(timing, {name: time.to_json() for name, time in times.items()})
 
 
 def open_subject(run_dir: Path, features_dir: Path | None = None) -> tuple[Run, Subject]:
@@ -135,6 +144,7 @@ def explain_captions(
     dataset: Dataset,
     store: FeatureStore,
     settings: Mapping[str, Any],
+    stopwatch: Stopwatch,
 ) -> Iterator[tuple[npt.NDArray[np.int64], Explanation]]:
     """Yield rows of captions and their explanations, captions of similar length together."""
     order = np.argsort(captions.lengths, kind="stable")
@@ -148,7 +158,8 @@ def explain_captions(
             lengths = torch.from_numpy(captions.lengths[rows]).long()
             word_ids = torch.from_numpy(captions.word_ids[rows]).long()[:, : int(lengths.max())]
             inputs = method.subject.inputs(word_ids)
-            found = method.explain(images, features, inputs, lengths)
+            with stopwatch.explaining(int(lengths.sum())):
+                found = method.explain(images, features, inputs, lengths)
             yield rows, found.painted(features, settings["map_size"])
             progress.update(len(rows))
 

@@ -31,6 +31,7 @@ WIDEST, WIDEST_OF_SEVERAL = 7, 10  # panels in a row
 WORD_SIZE = 7  # points
 INK, PALE = "#1a1a1a", "#8a8a8a"
 BOLD: dict[str, Any] = {"weight": "bold"}
+SIDEWAYS: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "center"}
 
 
 def montage(
@@ -90,8 +91,7 @@ def montage(
             lower = upper - layout.height
             if len(views) > 1:
                 centre = lower + layout.height / 2
-                where = {"rotation": 90, "ha": "center", "va": "center"}
-                sheet.write(1.5 * GAP + LABEL / 3, centre, view.title, size=9, **where)
+                sheet.write(1.5 * GAP + LABEL / 3, centre, view.title, size=9, **SIDEWAYS)
             for panel in chosen:
                 left = layout.left(panel - first)
                 if panel:
