@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from capscope.features.detector.backend import Found
 from capscope.features.detector.inputs import Preparation
@@ -22,23 +25,40 @@ SIZES = (16, 32, 64, 128)
 def toy_network(
     sizes: Dimensions = TOY, *, proposals: int = 60, short_side: int = 96, seed: int = 0
 ) -> BottomUpNetwork:
-    """Return a network whose class scores spread and whose norms are not the identity."""
+    """Return a network whose activations, boxes and class scores are of sensible size."""
     network = BottomUpNetwork(
         sizes, Preparation(short_side, 2 * short_side), anchor_sizes=SIZES, proposals=proposals
     )
     rng = torch.Generator().manual_seed(seed)
     for name, tensor in network.state_dict().items():
-        if name.endswith("running_var") or name.endswith("norm.weight"):
-            tensor.uniform_(0.5, 1.5, generator=rng)
-        elif "norm" in name or name.endswith("bias"):
-            tensor.normal_(0, 0.1, generator=rng)
-        else:
-            fan = tensor[0].numel()
-            tensor.normal_(0, (2 / fan) ** 0.5, generator=rng)
-    state = network.state_dict()
-    state["backbone.stem.conv1.norm.running_var"].mul_(5000)
-    state["roi_heads.box_predictor.cls_score.weight"].mul_(3)
-    return network.eval().requires_grad_(False)
+        if "norm" not in name:
+            scale = 0.3 if "deltas" in name or "bbox_pred" in name else 2.0
+            tensor.normal_(0, scale / tensor[0].numel() ** 0.5, generator=rng)
+    network.eval().requires_grad_(False)
+    with settling(network):
+        (image,) = pictures([(64, 80)], seed)
+        maps = network.maps(network.prepare(image)[None])
+        network.describe(maps, network.propose(maps, (short_side, short_side)), (0, 0))
+    return network
+
+
+@contextmanager
+def settling(network: nn.Module) -> Iterator[None]:
+    """Set the statistics of each frozen norm to those of what it sees first."""
+
+    def settle(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+        variance, mean = torch.var_mean(inputs[0], (0, 2, 3))
+        norm.load_state_dict(
+            {**norm.state_dict(), "running_mean": mean, "running_var": variance + 0.01}
+        )
+
+    norms = [m for m in network.modules() if isinstance(m, FrozenBatchNorm2d)]
+    hooks = [norm.register_forward_pre_hook(settle) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def pictures(sizes: list[tuple[int, int]], seed: int = 0) -> list[NDArray[np.uint8]]:

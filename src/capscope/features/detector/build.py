@@ -9,7 +9,12 @@ from typing import Any
 from torch import nn
 
 from capscope.errors import CapscopeError
-from capscope.features.detector.coco import CLASS_NAMES, WEIGHTS_ADDRESS, CocoNetwork
+from capscope.features.detector.coco import (
+    CLASS_NAMES,
+    WEIGHTS_ADDRESS,
+    CocoNetwork,
+    current_names,
+)
 from capscope.features.detector.inputs import Preparation
 from capscope.features.detector.network import BottomUpNetwork, Dimensions
 from capscope.features.detector.published import WHERE_FROM, read_published
@@ -40,6 +45,7 @@ def published_detector(settings: Mapping[str, Any]) -> RegionDetector:
         else:
             where = str(expand_path(weights))
             state = read_state(Path(where))
+        state = current_names(state)
         network: nn.Module = CocoNetwork(**config)
         names: dict[str, Any] = {"class_names": list(CLASS_NAMES)}
     else:

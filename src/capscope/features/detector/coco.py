@@ -6,7 +6,8 @@ output of the two layers behind pooling, 1024 numbers, where the bottom-up detec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from capscope.features.detector.backend import Found, fast, split_by_image
 from capscope.features.detector.boxes import Size
+from capscope.features.detector.layers import FrozenNorm
 
 PUBLISHED = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 WEIGHTS_ADDRESS: str = PUBLISHED.url
@@ -55,6 +57,11 @@ class CocoNetwork(nn.Module):
             max_size=long_side,
             rpn_post_nms_top_n_test=proposals,
         )
+        # The published weights were trained with frozen norms, and without their small constant.
+        for module in list(self.model.backbone.body.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, nn.BatchNorm2d):
+                    setattr(module, name, FrozenNorm(child.num_features, eps=0.0))
         self.dim = int(self.model.roi_heads.box_head.fc7.out_features)
 
     def bucket(self, size: Size) -> Size:
@@ -96,3 +103,14 @@ class CocoNetwork(nn.Module):
 
 def _statistics(transform: nn.Module) -> tuple[list[float], list[float]]:
     return list(transform.image_mean), list(transform.image_std)  # type: ignore[arg-type]
+
+
+def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename torchvision's published weights, which are older than the names of its layers."""
+    renamed = {}
+    for name, tensor in state.items():
+        name = re.sub(r"(fpn\.(?:inner|layer)_blocks\.\d)\.(weight|bias)$", r"\1.0.\2", name)
+        name = re.sub(r"(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2", name)
+        if not name.endswith("num_batches_tracked"):
+            renamed[f"model.{name}"] = tensor
+    return renamed

@@ -71,7 +71,7 @@ def _tensors(model: Any, path: Path) -> dict[str, Tensor]:
     }
 
 
-def matched_names(weights: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def matched_names(weights: Mapping[str, Tensor], path: Path | str) -> dict[str, Tensor]:
     """Rename weights whose names are ends of the network's, as detectron2's heuristics do.
 
     A name of the network takes the weight that is equal to it, or its longest end; two names must
