@@ -21,10 +21,12 @@ rule relevance:
         features=subpath(input.features, parent=True),
         run=subpath(input.run, parent=True),
         file=f"results/{DATASET}/params.json",
+        timing="results/{dataset}/logs/relevance/{system}-{stage}-seed{seed}-{split}.json",
         settings=config["explanations"],
     shell:
         "capscope relevance --params {params.file} --run {params.run} --data {params.data}"
-        " --features {params.features} --split {wildcards.split} 2>&1 | tee {log}"
+        " --features {params.features} --split {wildcards.split} --timing {params.timing}"
+        " 2>&1 | tee {log}"
 
 
 rule measure:

@@ -33,6 +33,7 @@ from capscope.cli.options import FILE, FOLDER, params_options
 @click.option(
     "--out", type=FOLDER, help="Gets EXPLAINER/SPLIT/relevance.h5.  [default: RUN/relevance]"
 )
+@click.option("--timing", type=FILE, help="Gets the time that each explainer took, as JSON.")
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
@@ -43,6 +44,7 @@ def command(
     explainers: tuple[str, ...],
     captions: Path | None,
     out: Path | None,
+    timing: Path | None,
 ) -> None:
     """Explain the captions of a split and store the relevance."""
     from capscope.explain.split import explain_split
@@ -59,4 +61,5 @@ def command(
         split=split,
         explainers=explainers or [*settings["explainers"], *settings["controls"]],
         decoded=captions,
+        timing=timing,
     )
