@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from numpy.typing import NDArray
+from PIL import Image
 from toy_run import write_run
 
+from capscope.cli import capscope
 from capscope.data.annotations import read_karpathy
 from capscope.data.scenes.write import write_scenes
 from capscope.data.vocabulary import build_vocabulary
+from capscope.errors import CapscopeError
+from capscope.explain import split
+from capscope.explain.photograph import Photographer
 from capscope.explain.raster import paint
 from capscope.explain.split import explain_split, open_subject
 from capscope.explain.store import RelevanceStore
 from capscope.features.regions import Regions
-from capscope.features.store import FeatureStore, create_region_store
+from capscope.features.store import FeatureStore, create_region_store, grid_boxes
 from capscope.files import write_json, write_manifest
 from capscope.params import Params, load_params, merge
 
@@ -113,3 +122,50 @@ def test_relevance_of_regions_is_that_of_the_stored_features(
             lengths = torch.tensor([len(stored.word_ids)])
             found = LRP(subject).explain(None, features.read([stored.image_id]), word_ids, lengths)
             torch.testing.assert_close(stored.grid.flatten(1), found.grid[0], atol=1e-3, rtol=1e-3)
+
+
+class Quarters:
+    """A detector that finds the four quarters of any image, and their mean colours."""
+
+    most, dim, details = MOST, DIM, ()
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
+        return [self._of(image) for image in images]
+
+    def _of(self, image: NDArray[np.uint8]) -> Regions:
+        height, width = image.shape[:2]
+        boxes = grid_boxes((2, 2))
+        corners = (boxes * torch.tensor([width, height, width, height])).int().tolist()
+        means = [image[y0:y1, x0:x1].mean((0, 1)) for x0, y0, x1, y1 in corners]
+        cells = torch.tensor(np.pad(np.array(means) / 255, ((0, 0), (0, DIM - 3)))).float()
+        return Regions(cells, boxes, (width, height))
+
+
+def test_a_photograph_is_explained_by_the_regions_that_are_detected_in_it(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(split, "load_extractor", lambda folder: Quarters())
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    explained = Photographer(folders["run"], {}).explain(tmp_path / "photo.png", ["lrp", "gradcam"])
+    for found in explained.found:
+        assert found.boxes is not None
+        assert found.regions is not None
+        assert found.boxes[:4].tolist() == grid_boxes((2, 2)).tolist()
+        assert (found.regions[:, 4:] == 0).all()
+        quarter = found.maps.shape[-1] // 2
+        corners = found.maps[:, [0, 0, quarter, quarter], [0, quarter, 0, quarter]]
+        np.testing.assert_allclose(corners, found.regions[:, :4], rtol=1e-5)
+    word = explained.captioned.words[-1]
+    assert explained.only(word).found[0].regions.shape[1] == MOST
+    out = tmp_path / "photo.explained.png"
+    arguments = [tmp_path / "photo.png", "--run", folders["run"], "--out", out]
+    done = CliRunner().invoke(capscope, ["explain", *map(str, arguments)])
+    assert done.exception is None
+    assert Image.open(out).width > 300
+
+
+def test_photographs_need_what_made_the_features(folders: dict[str, Path], tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "photo.png")
+    with pytest.raises(CapscopeError, match="nothing that turns images into its features"):
+        Photographer(folders["run"], {}).caption(tmp_path / "photo.png")
