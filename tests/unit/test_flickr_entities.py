@@ -123,19 +123,8 @@ def test_a_data_set_with_entities_is_scored_by_its_own_words(folder, tmp_path):
 
 def test_flickr_words_hold_those_of_coco_and_more():
     assert coco_words().classes < flickr30k_words().classes
-    words = [
-        "two",
-        "men",
-        "in",
-        "baseball",
-        "caps",
-        "play",
-        "guitars",
-        "near",
-        "the",
-        "train",
-        "tracks",
-    ]
+    caption = "two men in baseball caps play guitars near the train tracks"
+    words = caption.split()
     assert flickr30k_words().named(words) == ["person", "hat", "guitar", "track"]
     assert flickr30k_words().named(["a", "light", "blue", "car", "leaves"]) == ["car"]
 
