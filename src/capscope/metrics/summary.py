@@ -9,6 +9,8 @@ from capscope.metrics.rows import Row, metric_names, splits_of
 from capscope.metrics.tables import Line, Tables
 from capscope.metrics.task import NOT_COMPUTED, is_computed
 
+COLUMNS = 6
+"""Runs beside each other; more go below."""
 MOST_PAIRS = 3
 """Pairs of systems that are compared on the terminal; the table has all of them."""
 
@@ -38,12 +40,16 @@ def _definitions(rows: Sequence[Row]) -> list[str]:
 
 
 def _scores(split: str, rows: Sequence[Row]) -> list[str]:
-    table = [[split, *(row.captions.title for row in rows)]]
-    for name in metric_names(rows):
-        table.append([name, *(_cell(row, name) for row in rows)])
+    lines = []
+    for start in range(0, len(rows), COLUMNS):
+        part = rows[start : start + COLUMNS]
+        table = [[split, *(row.captions.title for row in part)]]
+        for name in metric_names(rows):
+            table.append([name, *(_cell(row, name) for row in part)])
+        lines += [*_aligned(table), ""]
     signatures = {row.captions.title: row.captions.signature for row in rows}
     rewarded = [f"{title}: reward with {text}" for title, text in signatures.items() if text]
-    return [*_aligned(table), *rewarded, ""]
+    return [*lines, *rewarded, *([""] if rewarded else [])]
 
 
 def _seeds(lines: Sequence[Line]) -> list[str]:
@@ -59,10 +65,15 @@ def _seeds(lines: Sequence[Line]) -> list[str]:
         (line["system"], line["stage"], line["metric"]): f"{line['mean']:.3f} +- {line['sd']:.3f}"
         for line in several
     }
-    table = [["mean +- sd over seeds", *titles.values()]]
-    for name in dict.fromkeys(line["metric"] for line in several):
-        table.append([name, *(cells.get((*key, name), "-") for key in titles)])
-    return [*_aligned(table), ""]
+    text = []
+    keys = list(titles)
+    for start in range(0, len(keys), COLUMNS):
+        part = keys[start : start + COLUMNS]
+        table = [["mean +- sd over seeds", *(titles[key] for key in part)]]
+        for name in dict.fromkeys(line["metric"] for line in several):
+            table.append([name, *(cells.get((*key, name), "-") for key in part)])
+        text += [*_aligned(table), ""]
+    return text
 
 
 def _pairs(lines: Sequence[Line]) -> list[str]:
