@@ -48,7 +48,7 @@ def bert(tmp_path_factory):
 
 def task(captions=CAPTIONS, references=REFERENCES, left_out=(None,), rows=None):
     texts = Texts(references, rows or [captions])
-    return Task(raw=texts, tokenized=texts, left_out=left_out)
+    return Task(raw=texts, tokenized=texts, left_out=left_out, images=[])
 
 
 def encoder(folder, layers):
@@ -203,7 +203,9 @@ def test_the_first_word_of_a_sentence_is_encoded_as_inside_it(tmp_path):
 
 def test_raw_text_is_scored_when_asked_for(bert):
     plain = Texts([["the cat"]], [["a dog"]])
-    both = Task(raw=Texts([["A cat!"]], [["Two dogs."]]), tokenized=plain, left_out=[None])
+    both = Task(
+        raw=Texts([["A cat!"]], [["Two dogs."]]), tokenized=plain, left_out=[None], images=[]
+    )
     raw = BertScore(str(bert), layers=1, text="raw").measures(both)[0]["BERTScore"]
     tokenized = BertScore(str(bert), layers=1).measures(both)[0]["BERTScore"]
     pair = BertScore(str(bert), layers=1).pairs([("Two dogs.", "A cat!")])

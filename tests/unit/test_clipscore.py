@@ -146,9 +146,10 @@ def test_the_same_captions_get_the_same_bits(folder, images):
         np.testing.assert_array_equal(first[name].per_image, second[name].per_image)
 
 
-def test_without_images_the_metric_is_unavailable(folder):
-    with pytest.raises(UnavailableError, match="no images"):
-        ClipScore(str(folder)).measures(task(None))
+def test_without_images_the_metric_is_unavailable(folder, images):
+    missing = [path.with_suffix(".gone") for path in images]
+    with pytest.raises(UnavailableError, match=r"none of the 4 image files .* .*0\.gone"):
+        ClipScore(str(folder)).measures(task(missing))
 
 
 def test_an_image_that_cannot_be_read_is_named(folder, images, tmp_path):

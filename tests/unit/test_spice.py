@@ -28,7 +28,7 @@ REFERENCES = [
 CAPTIONS = ["a red dog on a sofa", "a cat sits", ""]
 HUMAN = [image[1] for image in REFERENCES]
 TEXTS = Texts(REFERENCES, [CAPTIONS, HUMAN])
-TASK = Task(raw=Texts(REFERENCES, []), tokenized=TEXTS, left_out=[None, 1])
+TASK = Task(raw=Texts(REFERENCES, []), tokenized=TEXTS, left_out=[None, 1], images=[])
 
 
 @pytest.fixture

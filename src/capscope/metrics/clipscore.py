@@ -73,12 +73,14 @@ class ClipScore:
         Raises
         ------
         UnavailableError
-            The task has no images.
+            There are no image files.
         CapscopeError
             An image cannot be read.
         """
-        if task.images is None:
-            raise UnavailableError("there are references, but no images")
+        if not any(path.is_file() for path in task.images):
+            raise UnavailableError(
+                f"none of the {len(task.images)} image files is there, such as {task.images[0]}"
+            )
         texts = task.raw
         empty = sum(not text.strip() for row in texts.rows for text in row)
         if empty:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Protocol
 
 from capscope.data.annotations import Dataset, Image
@@ -84,12 +83,11 @@ def _task(
     left_out: list[int | None] = []
     for row in rows:
         left_out += [None] if row.captions.texts else human
-    paths = [dataset.path(image) for image in images]
     task = Task(
         _with_humans(raw, left_out),
         _with_humans(tokenized, left_out),
         left_out,
-        paths if any(map(Path.is_file, paths)) else None,
+        [dataset.path(image) for image in images],
     )
     return task, rounds
 

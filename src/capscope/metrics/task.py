@@ -44,14 +44,14 @@ class Task:
         As they were written, and as `capscope.metrics.tokenizer.ptb_tokenize` returns them.
     left_out : sequence of int or None
         For each row, which reference of every image is not to be used: it is the caption.
-    images : sequence of Path, optional
-        The image files.
+    images : sequence of Path
+        Where the image files are, if there are any.
     """
 
     raw: Texts
     tokenized: Texts
     left_out: Sequence[int | None]
-    images: Sequence[Path] | None = None
+    images: Sequence[Path]
 
     def against(self, texts: Texts, row: int) -> list[Sequence[str]]:
         """Return the references that the captions of a row are scored against."""
