@@ -30,10 +30,13 @@ rule evaluate:
     input:
         data="results/{dataset}/data/manifest.json",
         decoded=expand("{run}/decoded/{split}.json", run=RUNS, split=SPLITS),
+        frequencies=FREQUENCIES,
         models=models_at_hand,
     output:
         table="results/{dataset}/scores/captions.csv",
         images="results/{dataset}/scores/per_image.csv",
+        comparisons="results/{dataset}/scores/comparisons.csv",
+        seeds="results/{dataset}/scores/seeds.csv",
     log:
         "results/{dataset}/logs/evaluate.log",
     benchmark:

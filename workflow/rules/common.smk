@@ -80,6 +80,10 @@ METRIC_MODELS += [
     for metric in LEARNED
 ]
 
+# A file that CIDEr's document frequencies come from, if it is not the data set.
+CORPUS = config["metrics"]["frequencies"]
+FREQUENCIES = [] if CORPUS in ("references", "train") else [str(expand_path(CORPUS))]
+
 RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
 
 # Jobs find the capscope command beside the interpreter even where its environment is not
