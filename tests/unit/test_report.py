@@ -14,7 +14,8 @@ from capscope.files import write_json, write_manifest
 from capscope.report.headline import as_text, headline
 from capscope.report.page import write_report
 from capscope.report.results import read_results
-from capscope.report.tables import all_tables, with_interval
+from capscope.report.table import with_interval
+from capscope.report.tables import all_tables
 
 HOSTILE = "<script>alert(1)</script>"
 WORDS = ["<pad>", "a", "cat", HOSTILE, "<unk>", "<start>", "<end>"]
@@ -80,6 +81,17 @@ def results(tmp_path):
     per_image = "dataset,system,stage,seed,split,image_id,caption,CIDEr,CHAIR-i\n"
     per_image += "toy,gridtd,xe,1,test,1,a cat,2.0,0.0\ntoy,gridtd,xe,1,test,2,a cat,3.0,\n"
     (folder / "scores" / "per_image.csv").write_text(per_image)
+    comparisons = [
+        "dataset,split,metric,first,second,first_seeds,second_seeds,difference,low,high,"
+        "p_bootstrap,t,p_t_test,images,direction",
+        "toy,test,CIDEr,gridtd xe,aoa xe,2,1,0.5,0.25,0.75,0.002,3.1,0.004,2,higher",
+        "toy,test,object_f1,gridtd xe,aoa xe,2,1,0.0,0.0,0.0,1.0,,,2,higher",
+        "toy,test,BLEU-1,gridtd xe,aoa xe,2,1,0.5,0.25,0.75,0.002,3.1,0.004,2,higher",
+    ]
+    (folder / "scores" / "comparisons.csv").write_text("\n".join(comparisons) + "\n")
+    seeds = "dataset,split,system,stage,metric,seeds,mean,sd,min,max,signature\n"
+    seeds += "toy,test,gridtd,xe,CIDEr,2,2.5,0.125,2.4,2.6,\ntoy,test,aoa,xe,CIDEr,1,2,,2,2,\n"
+    (folder / "scores" / "seeds.csv").write_text(seeds)
     published = tmp_path / "published"
     published.mkdir()
     (published / "paper.csv").write_text(
@@ -122,6 +134,30 @@ def test_the_page_stands_alone_and_nothing_from_outside_runs_in_it(results, tmp_
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "3 images could not be read" in page
+
+
+def test_systems_are_compared_and_seeds_summarised(results, tmp_path):
+    report(results, tmp_path)
+    compared = (tmp_path / "out" / "tables" / "comparisons_test.csv").read_text().splitlines()
+    assert compared[0] == "systems,CIDEr,object_f1"
+    assert '"+0.500 [+0.250, +0.750], p 0.002 | 0.004"' in compared[1]
+    assert '"+0.000 [+0.000, +0.000], p 1.000 | -"' in compared[1]
+    seeds = (tmp_path / "out" / "tables" / "seeds_test.csv").read_text().splitlines()
+    assert seeds == ["system,seeds,CIDEr", "gridtd xe,2,2.500 ± 0.125"]
+
+
+def test_a_reinforced_row_says_what_was_rewarded(results, tmp_path):
+    path = results[0] / "scores" / "captions.csv"
+    head, *lines = path.read_text().splitlines()
+    lines.append("toy,gridtd,scst,1,test,CIDEr,2.7,2.6,2.8,,2,higher,how alike")
+    signed = ["end token both, df training" if ",scst," in line else "" for line in lines]
+    rows = [f'{line},"{text}"' for line, text in zip(lines, signed, strict=True)]
+    path.write_text("\n".join([f"{head},signature", *rows]) + "\n")
+    page = report(results, tmp_path)
+    assert "end token both, df training" in page
+    table = (tmp_path / "out" / "tables" / "captions_test.csv").read_text().splitlines()
+    assert table[0].startswith("system,reward,CIDEr")
+    assert any(line.startswith('gridtd scst (seed 1),"end token both') for line in table)
 
 
 def test_every_word_has_a_panel_and_its_preceding_words(results, tmp_path):

@@ -17,7 +17,9 @@ from capscope.report.figures import explainer_bars, save_figure, training_curves
 from capscope.report.gallery import cards
 from capscope.report.headline import headline
 from capscope.report.results import Results, RunResults, read_results
-from capscope.report.tables import all_tables, write_table
+from capscope.report.run_time import write_run_times
+from capscope.report.table import write_table
+from capscope.report.tables import all_tables
 from capscope.report.template import render
 
 PAGE = "index.html"
@@ -43,7 +45,7 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
     params : dict
         ``report`` and where the images of the data set are.
     out : Path
-        Gets ``index.html``, ``tables/`` and ``figures/``.
+        Gets ``index.html``, ``tables/`` and ``figures/``. What explaining cost goes to the logs.
     """
     results = read_results(folder, published)
     dataset = open_dataset(folder / "data", params)
@@ -63,12 +65,13 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
         dataset=results.dataset,
         skipped=read_manifest(folder / "data", "data").get("skipped", 0),
         headline=headline(results),
-        tables=tables,
+        tables=[table for table in tables if len(results.runs) == 1 or not table.detail],
         pictures=pictures,
         galleries=galleries,
         provenance=[_provenance(run) for run in results.runs],
     )
     write_text(out / PAGE, page)
+    write_run_times(results, folder / "logs")
     return results
 
 

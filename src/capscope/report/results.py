@@ -11,7 +11,6 @@ import pandas as pd
 from capscope.errors import CapscopeError
 from capscope.files import MANIFEST, read_json, read_manifest
 
-BENCHMARKS = ("ground_truth", "removal", "conservation")
 MODEL_FREE = frozenset({"random", "centre"})
 """Controls of the benchmarks that need no explainer."""
 
@@ -43,6 +42,10 @@ class Results:
     """``scores/captions.csv``."""
     per_image: pd.DataFrame
     """``scores/per_image.csv``."""
+    comparisons: pd.DataFrame
+    """``scores/comparisons.csv``: paired tests of systems; empty with a single one."""
+    seeds: pd.DataFrame
+    """``scores/seeds.csv``: means and spreads over seeds."""
     published: pd.DataFrame
     runs: tuple[RunResults, ...]
     titles: dict[str, str]
@@ -60,7 +63,10 @@ def read_results(folder: Path, published: Path) -> Results:
         Naming the file that is missing and the command that makes it.
     """
     captions = _read_table(folder / "scores" / "captions.csv", "capscope evaluate")
-    per_image = _read_table(folder / "scores" / "per_image.csv", "capscope evaluate")
+    per_image, comparisons, seeds = (
+        _read_table(folder / "scores" / name, "capscope evaluate")
+        for name in ("per_image.csv", "comparisons.csv", "seeds.csv")
+    )
     manifests = sorted(folder.glob(f"runs/*/*/seed*/{MANIFEST}"))
     scored = {
         (str(row.system), str(row.stage), str(row.seed))
@@ -82,6 +88,8 @@ def read_results(folder: Path, published: Path) -> Results:
         dataset=str(captions["dataset"].iloc[0]),
         captions=captions,
         per_image=per_image,
+        comparisons=comparisons,
+        seeds=seeds,
         published=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(),
         runs=chosen,
         titles={manifest["explainer"]: manifest["title"] for manifest in explained},
@@ -92,11 +100,9 @@ def read_results(folder: Path, published: Path) -> Results:
 def _read_run(folder: Path) -> RunResults:
     read_manifest(folder, "run")
     info = read_json(folder / "model.json")
-    paths = {name: folder / "benchmarks" / f"{name}.csv" for name in BENCHMARKS}
     benchmarks = {
-        name: _read_table(path, "capscope benchmark")
-        for name, path in paths.items()
-        if path.exists()
+        path.stem: _read_table(path, "capscope benchmark")
+        for path in sorted(folder.glob("benchmarks/*.csv"))
     }
     return RunResults(folder, info["system"], info["stage"], info["seed"], info, benchmarks)
 

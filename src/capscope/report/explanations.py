@@ -1,0 +1,275 @@
+"""Tables of the benchmarks of explanations: one for each, and one of all side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from capscope.report.results import Results, RunResults
+from capscope.report.table import Table, with_interval
+
+KINDS = ("noun", "colour", "size", "relation", "verb", "place")
+"""Kinds of words with a truth; nouns and colours are the headline."""
+
+
+class Shown(NamedTuple):
+    """How a benchmark is laid out."""
+
+    title: str
+    note: str
+    measures: tuple[str, ...] = ()
+    """Columns; all measures if there are none here. The CSV of the run has all."""
+
+
+SHOWN = {
+    "ground_truth": Shown(
+        "Explanations against the truth",
+        "Hit: the strongest point lies on what the word is about; mass: share of positive "
+        "relevance there; rank: share of the strongest points there, as many as it covers; choice: "
+        "the named object gets the most. Compare within one resolution only. 95 % intervals over "
+        "images.",
+    ),
+    "correctness": Shown(
+        "Correctness of explanations",
+        "Share of the relevance above a threshold that lies in a box of the named category: the "
+        "mean over thresholds from 0 to 0.9 of the maximum, and single ones. Negative: that of the "
+        "relevance against the word.",
+        ("correctness", "correctness 0.0", "correctness 0.5", "correctness 0.9", "negative"),
+    ),
+    "removal": Shown(
+        "Explanations against removal",
+        "The scene is drawn again without one object; the causal object is the one whose removal "
+        "costs the word most. Agreement: the explainer gives it the most relevance.",
+    ),
+    "deletion": Shown(
+        "Deletion and insertion",
+        "Area under the probability of a word when the most relevant parts go first (deletion, low "
+        "is good) or come first (insertion, high is good). Intact and empty: the probability with "
+        "all parts and with none.",
+        ("deletion", "insertion", "intact", "empty"),
+    ),
+    "ablation": Shown(
+        "Ablation as published",
+        "What a word loses in probability with the most relevant preceding words or patches, and "
+        "how often it loses any.",
+    ),
+    "hallucination": Shown(
+        "True against hallucinated object words",
+        "Area under the ROC curve: the chance that a true word has the higher value of a statistic "
+        "of its map; one half is chance. The captioner's own probability is beside it.",
+        ("mean", "mean_abs", "mean_pos", "max", "quantile 0.5", "image share", "probability"),
+    ),
+    "randomisation": Shown(
+        "Randomisation",
+        "Rank correlation of a noun's map with that of a captioner with new weights, and with that "
+        "of another noun. Low is good, but noise is low, too.",
+    ),
+    "conservation": Shown(
+        "Conservation of relevance",
+        "Error: relevance lost or gained between two places, relative to what was handed down. "
+        "Rules with biases and stabilisers do not conserve exactly.",
+    ),
+}
+"""Title, note and columns of each benchmark's tables."""
+
+
+class Column(NamedTuple):
+    """One column of the overview."""
+
+    heading: str
+    benchmark: str
+    resolution: str
+    word_kind: str
+    measure: str
+    direction: str
+    definition: str
+
+
+OVERVIEW = (
+    Column("hit", "ground_truth", "pixels", "noun", "hit", "higher", "pointing game"),
+    Column("mass", "ground_truth", "pixels", "noun", "mass", "higher", "mass accuracy"),
+    Column("rank", "ground_truth", "pixels", "noun", "rank", "higher", "rank accuracy"),
+    Column(
+        "correctness",
+        "correctness",
+        "pixels",
+        "noun",
+        "correctness",
+        "higher",
+        "relevance in the boxes of the category, mean over thresholds",
+    ),
+    Column(
+        "cause", "removal", "pixels", "noun", "agreement", "higher", "most relevance on the cause"
+    ),
+    Column(
+        "deletion",
+        "deletion",
+        "grid",
+        "noun",
+        "deletion",
+        "lower",
+        "area when features are deleted",
+    ),
+    Column(
+        "insertion",
+        "deletion",
+        "grid",
+        "noun",
+        "insertion",
+        "higher",
+        "area when features are inserted",
+    ),
+    Column(
+        "word drop",
+        "ablation",
+        "words",
+        "object word",
+        "drop",
+        "higher",
+        "probability lost with the most relevant preceding words",
+    ),
+    Column(
+        "hallucination",
+        "hallucination",
+        "pixels",
+        "noun",
+        "mean",
+        "higher",
+        "area under the ROC curve of the mean relevance, true against hallucinated nouns",
+    ),
+    Column(
+        "random weights",
+        "randomisation",
+        "grid",
+        "noun",
+        "random weights",
+        "lower",
+        "rank correlation with the map of a captioner with random weights",
+    ),
+    Column(
+        "another noun",
+        "randomisation",
+        "grid",
+        "noun",
+        "another noun",
+        "lower",
+        "rank correlation with the map of another noun of the caption",
+    ),
+    Column(
+        "error",
+        "conservation",
+        "grid",
+        "all",
+        "error",
+        "lower",
+        "relevance lost or gained on the way to the visual features",
+    ),
+)
+"""What the overview shows of each benchmark, at the resolution that compares explainers."""
+
+
+def explanation_tables(results: Results) -> list[Table]:
+    """Return the overview of each split, and the tables of each run and benchmark."""
+    tables = list(_overviews(results))
+    for run in results.runs:
+        for name in SHOWN:
+            if name in run.benchmarks and len(run.benchmarks[name]):
+                tables += _benchmark(results, run, name)
+    return tables
+
+
+def _overviews(results: Results) -> Iterator[Table]:
+    """Yield for each split one table of captioners x explainers x benchmarks."""
+    frames = [
+        rows.assign(system=run.system, stage=run.stage, seed=run.seed, benchmark=name)
+        for run in results.runs
+        for name, rows in run.benchmarks.items()
+        if len(rows)
+    ]
+    if not frames:
+        return
+    every = pd.concat(frames, ignore_index=True)
+    first = ["system", "stage", "seed", "split", "benchmark", "explainer"]
+    every = every[[*first, *(name for name in every.columns if name not in first)]]
+    keys = ["benchmark", "resolution", "word_kind", "measure"]
+    for split, of_split in every.groupby("split", sort=False):
+        indexed = of_split.set_index(keys).sort_index()
+        columns = [column for column in OVERVIEW if column[1:5] in indexed.index]
+        lines = []
+        for run_key, of_run in of_split.groupby(["system", "stage", "seed"], sort=False):
+            for explainer, group in of_run.groupby("explainer", sort=False):
+                values = {tuple(row[key] for key in keys): row for row in group.to_dict("records")}
+                found = {column.heading: values.get(column[1:5]) for column in columns}
+                if any(found.values()):
+                    name = str(explainer)
+                    line = {
+                        "captioner": f"{run_key[0]} {run_key[1]} (seed {run_key[2]})",
+                        "explainer": results.titles.get(name, name),
+                    }
+                    cells = {
+                        head: with_interval(row) if row else "-" for head, row in found.items()
+                    }
+                    lines.append(line | cells)
+        if lines:
+            yield Table(
+                f"explanations_{split}",
+                f"All explanations, {split}",
+                "A row per captioner and explainer; 95 % intervals over images. Docs: benchmarks.",
+                pd.DataFrame(lines),
+                {
+                    c.heading: f"{c.definition} ({c.resolution}); {c.direction} is better"
+                    for c in columns
+                },
+                tidy=of_split,
+            )
+
+
+def _benchmark(results: Results, run: RunResults, name: str) -> Iterator[Table]:
+    """Yield a table for each split of a benchmark."""
+    shown, rows = SHOWN[name], run.benchmarks[name]
+    columns = _headline_first(rows) if name == "ground_truth" else _columns(rows, shown.measures)
+    for split, of_split in rows.groupby("split", sort=False):
+        cells = _pivot(results, of_split, columns)
+        title = f"{shown.title}, {split}"
+        if len(results.runs) > 1:
+            title += f": {run.title}"
+        file = _name(results, run, f"{name}_{split}")
+        yield Table(file, title, shown.note, cells, detail=True)
+
+
+def _headline_first(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return all measures of nouns and colours, and hits of the other kinds of words."""
+    present = set(rows["word_kind"])
+    kinds = [kind for kind in KINDS if kind in present]
+    kinds += sorted(present - set(kinds))
+    measures = [m for m in ("hit", "mass", "rank", "choice") if m in set(rows["measure"])]
+    columns = [(kind, measure) for kind in kinds[:2] for measure in measures]
+    return columns + [(kind, "hit") for kind in kinds[2:]]
+
+
+def _columns(rows: pd.DataFrame, measures: Sequence[str]) -> list[tuple[str, str]]:
+    found = dict.fromkeys(zip(rows["word_kind"], rows["measure"], strict=True))
+    return [pair for pair in found if not measures or pair[1] in measures]
+
+
+def _pivot(results: Results, rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Return a row per explainer and resolution, a column per kind of word and measure."""
+    lines = []
+    single = len({kind for kind, _ in pairs}) == 1
+    for key, group in rows.groupby(["resolution", "explainer"], sort=False):
+        resolution, explainer = str(key[0]), str(key[1])
+        values = {(row["word_kind"], row["measure"]): row for row in group.to_dict("records")}
+        line = {"resolution": resolution, "explainer": results.titles.get(explainer, explainer)}
+        for kind, measure in pairs:
+            found = values.get((kind, measure))
+            heading = measure if single or kind == "all" else f"{kind} {measure}"
+            line[heading] = with_interval(found) if found else "-"
+        lines.append(line)
+    return pd.DataFrame(lines).sort_values("resolution", kind="stable", ignore_index=True)
+
+
+def _name(results: Results, run: RunResults, table: str) -> str:
+    single = len(results.runs) == 1
+    return table if single else f"{run.system}_{run.stage}_seed{run.seed}_{table}"
