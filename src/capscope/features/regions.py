@@ -10,8 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from capscope.errors import CapscopeError
 from capscope.features.fields import Field
 from capscope.features.visual import Features
+from capscope.params import expand_path
 
 DETAILS: dict[str, str] = {
     "class_ids": "int32",
@@ -115,6 +117,16 @@ def batch_of(images: Sequence[Regions], most: int) -> Features:
         cells[row, : counts[row]], boxes[row, : counts[row]] = image.cells, image.boxes
     valid = torch.arange(most) < counts[:, None]
     return Features(cells, boxes, None if bool(valid.all()) else valid)
+
+
+def read_names(path: str) -> list[str]:
+    """Read a word list: a line an entry, synonyms behind commas, of which the first is taken."""
+    where = expand_path(path)
+    try:
+        lines = where.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CapscopeError(f"the names {where} cannot be read: {error}") from error
+    return [line.split(",")[0].strip().lower() for line in lines]
 
 
 def regions_of_row(arrays: Mapping[str, NDArray[Any]], row: int) -> Regions:

@@ -20,6 +20,7 @@ from capscope.features.detector.network import BottomUpNetwork, Dimensions
 from capscope.features.detector.published import WHERE_FROM, read_published
 from capscope.features.detector.region_detector import RegionDetector, Rule
 from capscope.features.grid import EXTRACTOR_FILE, WEIGHTS_FILE
+from capscope.features.regions import read_names
 from capscope.features.weights import download_state, read_state
 from capscope.files import read_json
 from capscope.params import expand_path
@@ -123,15 +124,10 @@ def load_detector(folder: Path) -> RegionDetector:
 
 
 def _names(path: str | None, count: int) -> list[str] | None:
-    """Read a word list: a line an entry, synonyms behind commas, of which the first is taken."""
+    """Return the word list of a file, if one is given and the weights know any class."""
     if path is None or not count:
         return None
-    where = expand_path(path)
-    try:
-        lines = where.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CapscopeError(f"the names {where} cannot be read: {error}") from error
-    names = [line.split(",")[0].strip().lower() for line in lines]
+    names = read_names(path)
     if len(names) != count:
-        raise CapscopeError(f"{where} has {len(names)} names, the weights know {count}")
+        raise CapscopeError(f"{path} has {len(names)} names, the weights know {count}")
     return names
