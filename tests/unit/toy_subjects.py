@@ -8,7 +8,7 @@ import torch
 from linear_captioner import CHANNELS, SIZE, VOCABULARY
 from torch import Tensor, nn
 
-from capscope.explain import explainer_class
+from capscope.explain import EXPLAINERS, explainer_class
 from capscope.explain.explanation import Explanation
 from capscope.explain.subject import Subject
 from capscope.features.grid import GridExtractor
@@ -21,7 +21,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gridtd": {"attention": 5},
     "adaptive": {"attention": 5},
     "aoa": {"heads": 4},
+    "rnn": {},
+    "lstm": {},
+    "attention_lstm": {},
 }
+BLIND = ("rnn", "lstm")
+"""Captioners without attention."""
+PAIRS = [
+    (explainer, captioner)
+    for explainer in EXPLAINERS
+    for captioner in CONFIGS
+    if captioner not in BLIND or not explainer.startswith("attention")
+]
+"""Explainers, and captioners that have what these need."""
 
 
 def examples(seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -66,7 +78,7 @@ def regions_subject(captioner: str = "gridtd", size: int = 5) -> Subject:
     """Return an untrained captioner over regions: no network behind them."""
     torch.manual_seed(5)
     config: dict[str, Any] = {"embedding": 6, "hidden": 8, **CONFIGS[captioner]}
-    if captioner != "aoa":
+    if captioner in ("gridtd", "adaptive"):
         config["global_from"] = "projected"
     built = build(captioner, vocabulary_size=len(VOCABULARY), feature_size=size, **config)
     return Subject(built.eval(), VOCABULARY)
