@@ -1,8 +1,8 @@
 """Stands for Java with SPICE's jar: the same arguments, the same files, another way to score.
 
 Run as ``spice_stand_in.py LOG MODE IN [-cache DIR] -out OUT -subset -silent``. A text's tuples are
-its words; colours and numbers make categories that can be undefined. Texts that are not in the
-cache are "parsed", as often as they occur, which the log tells.
+its words; colours and numbers make categories that are undefined where references have none. Texts
+that are not in the cache are "parsed", as often as they occur, which the log tells.
 """
 
 import json
@@ -68,7 +68,7 @@ def score(entry: dict) -> dict:
         chosen = {"Color": COLOURS, "Cardinality": NUMBERS}.get(category)
         if chosen is None:
             scores[category] = scores["All"]
-        elif chosen & (test | reference):
+        elif chosen & reference:
             scores[category] = f_score(test & chosen, reference & chosen)
         else:
             scores[category] = {"pr": None, "re": None, "f": None}

@@ -34,7 +34,7 @@ METRICS = {
         ),
         Metric("SPICE", "higher", "F of the propositions of scene graphs"),
         *(
-            Metric(f"SPICE-{kind}", "higher", f"SPICE of {what} alone, over images that have any")
+            Metric(f"SPICE-{kind}", "higher", f"SPICE of {what} alone, where references have any")
             for kind, what in (
                 ("object", "objects"),
                 ("relation", "relations"),
