@@ -42,6 +42,9 @@ TRAINED = GRID["weights"] == "trained"
 WEIGHTS = [] if GRID["weights"] in ("trained", "download") else [str(expand_path(GRID["weights"]))]
 REGIONS = config["features"]["regions"]
 DETECTED = REGIONS["weights"] == "trained"
+WITH_DETECTRON2 = (
+    REGIONS["network"] == "bottom_up" and REGIONS["bottom_up"]["backend"] == "detectron2"
+)
 DETECTOR_WEIGHTS = (
     [] if REGIONS["weights"] in ("trained", "download") else [str(expand_path(REGIONS["weights"]))]
 )

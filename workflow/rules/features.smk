@@ -93,7 +93,7 @@ rule extract_regions:
     benchmark:
         "results/{dataset}/logs/features/regions.tsv"
     conda:
-        "../../envs/capscope.yaml"
+        "../../envs/detectron2.yaml" if WITH_DETECTRON2 else "../../envs/capscope.yaml"
     threads: 2
     resources:
         gpu=1,
