@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from capscope.relevance import operations as ops
 from capscope.relevance import reference
-from capscope.relevance.rules import GRADIENT, LRP, Rules
+from capscope.relevance.rules import GRADIENT, GUIDED, LRP, Rules
 
 EPSILON = LRP.epsilon
 PASS = replace(LRP, activation="pass", rectifier="pass")
@@ -201,6 +201,7 @@ CASES = [
     Case("tanh, derivative", GRADIENT, [(5,)], ops.tanh, jacobian_twin(torch.tanh)),
     Case("tanh, pass", PASS, [(5,)], ops.tanh, lambda r, x: [x * r / torch.tanh(x)]),
     Case("rectifier, secant", LRP, [(5,)], ops.relu, same),
+    Case("rectifier, guided", GUIDED, [(5,)], ops.relu, lambda r, x: [r.clamp(min=0)]),
     Case(
         "constant gates carry the candidate alone",
         LRP,
@@ -241,6 +242,15 @@ def test_relevance_mode_keeps_every_bit_of_the_forward_pass(case: Case) -> None:
     plain = case.operation(*inputs)
     with ops.relevance_mode(case.rules):
         assert torch.equal(case.operation(*(x.requires_grad_() for x in inputs)), plain)
+
+
+def test_a_guided_rectifier_passes_positive_multipliers_where_it_is_open() -> None:
+    z = torch.tensor([-1.0, 0.0, 1.0, 2.0], requires_grad=True)
+    with ops.relevance_mode(GUIDED):
+        activated = ops.relu(z)
+    arriving = torch.tensor([1.0, 1.0, -3.0, 3.0])
+    (multiplier,) = torch.autograd.grad(activated, z, arriving)
+    assert multiplier.tolist() == [0.0, 0.0, 0.0, 3.0]
 
 
 def test_zero_pre_activations_pass_no_relevance_and_no_nan() -> None:
