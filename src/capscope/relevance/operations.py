@@ -126,7 +126,8 @@ def weighting_ratio(
         return z / denominator(divisor, rules.epsilon)
     if rules.epsilon == 0:  # the limit; a sum of exactly 0 has no relevance to pass on
         return (z != 0).to(z.dtype)
-    return z / denominator(z, rules.epsilon)
+    size = z.abs()  # z / (z + epsilon sign z) is |z| / (|z| + epsilon)
+    return size / (size + rules.epsilon)
 
 
 def stabilise(z: Tensor, kind: Sum, divisor: Tensor | None = None) -> Tensor:
