@@ -54,6 +54,8 @@ def imported(golden: Golden, checkpoint: Path, wordmap: Path, out: Path) -> None
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_is_a_run_and_a_run_a_checkpoint(kind: str, tmp_path: Path) -> None:
     golden = Golden(f"lrp_ic/{kind}.npz")
+    if len({golden.meta["dims"].get(side) for side in "HW"}) > 1:
+        pytest.skip("images of this fixture are no squares, as runs take them")
     checkpoint, wordmap = written(golden, tmp_path)
     imported(golden, checkpoint, wordmap, tmp_path / "run")
     run = load_run(tmp_path / "run")
