@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ from capscope.features.regions import Regions
 from capscope.features.store import FeatureStore, create_region_store, grid_boxes
 from capscope.files import write_json, write_manifest
 from capscope.params import Params, load_params, merge
+from capscope.report import gallery
+from capscope.report.views import View
 
 SETTINGS = {"seed": 3, "size": 32, "train": 1, "val": 1, "test": 4, "shift": 0, "bias": 0.8}
 MOST, DIM, MAP = 6, 5, 16
@@ -169,3 +172,25 @@ def test_photographs_need_what_made_the_features(folders: dict[str, Path], tmp_p
     Image.new("RGB", (9, 9)).save(tmp_path / "photo.png")
     with pytest.raises(CapscopeError, match="nothing that turns images into its features"):
         Photographer(folders["run"], {}).caption(tmp_path / "photo.png")
+
+
+def test_the_gallery_outlines_regions(
+    folders: dict[str, Path], params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with explain(folders, params, "lrp") as store:
+        stored, folder = store[0], store.folder
+    drawn: list[View] = []
+
+    def remember(view: View, *_: Any) -> None:
+        drawn.append(view)
+
+    monkeypatch.setattr(gallery, "strip_of", remember)
+    results: Any = SimpleNamespace(titles={"lrp": "LRP"})
+    words = [str(number) for number in range(200)]
+    picture = np.zeros((32, 32, 3), dtype=np.uint8)
+    gallery._Store(folder, results).strip(stored.image_id, picture, words, np.ones(99))
+    (view,) = drawn
+    assert stored.boxes is not None
+    np.testing.assert_array_equal(view.boxes, stored.boxes.numpy())
+    np.testing.assert_allclose(view.regions, stored.grid.flatten(1).numpy())
+    assert view.panel(picture, 0).shape == picture.shape
