@@ -11,7 +11,7 @@ import pytest
 import torch
 from toy_run import write_run
 
-from capscope.benchmarks.run import run_benchmark
+from capscope.benchmarks.run import run_benchmarks
 from capscope.data.annotations import read_karpathy
 from capscope.data.scenes.write import write_scenes
 from capscope.data.vocabulary import build_vocabulary
@@ -88,14 +88,18 @@ def explain(
     return out / explainers[-1] / split
 
 
+def benchmark(folders: dict[str, Path], params: Params, out: Path, *names: str) -> None:
+    run_benchmarks(names, folders["run"], folders["data"], folders["features"], out, params)
+
+
 def test_every_benchmark_makes_its_table_from_the_stores_of_a_run(
     folders: dict[str, Path], params: Params, tmp_path: Path
 ) -> None:
     explain(folders, params, *EXPLAINERS, "feature_norm")
-    for name in ("ground_truth", "removal", "conservation"):
-        out = tmp_path / f"{name}.csv"
-        run_benchmark(name, folders["run"], folders["data"], folders["features"], out, params)
-        with out.open() as stream:
+    names = ("ground_truth", "removal", "conservation")
+    benchmark(folders, params, tmp_path, *names)
+    for name in names:
+        with (tmp_path / f"{name}.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         assert {"lrp"} <= {row["explainer"] for row in rows}
         assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
@@ -160,14 +164,7 @@ def test_a_missing_store_is_an_error_that_names_it(
 ) -> None:
     (explain(folders, params, "lrp", "attention") / MANIFEST).unlink()
     with pytest.raises(CapscopeError, match="attention/test is not a finished relevance folder"):
-        run_benchmark(
-            "ground_truth",
-            folders["run"],
-            folders["data"],
-            folders["features"],
-            tmp_path / "a.csv",
-            params,
-        )
+        benchmark(folders, params, tmp_path, "ground_truth")
 
 
 def test_a_store_that_was_made_again_alone_is_not_compared_with_the_others(
@@ -183,14 +180,7 @@ def test_a_store_that_was_made_again_alone_is_not_compared_with_the_others(
     explain(folders, params, "lrp")
     index.write_bytes(before)
     with pytest.raises(CapscopeError, match="may explain other captions"):
-        run_benchmark(
-            "conservation",
-            folders["run"],
-            folders["data"],
-            folders["features"],
-            tmp_path / "a.csv",
-            params,
-        )
+        benchmark(folders, params, tmp_path, "conservation")
 
 
 def test_an_interrupted_explanation_leaves_no_finished_store(

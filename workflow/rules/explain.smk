@@ -39,11 +39,14 @@ rule measure:
             split=SPLITS,
         ),
     output:
-        "results/{dataset}/runs/{system}/{stage}/seed{seed}/benchmarks/{measure}.csv",
+        expand(
+            "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/benchmarks/{measure}.csv",
+            measure=MEASURES,
+        ),
     log:
-        "results/{dataset}/logs/benchmarks/{system}-{stage}-seed{seed}-{measure}.log",
+        "results/{dataset}/logs/benchmarks/{system}-{stage}-seed{seed}.log",
     benchmark:
-        "results/{dataset}/logs/benchmarks/{system}-{stage}-seed{seed}-{measure}.tsv"
+        "results/{dataset}/logs/benchmarks/{system}-{stage}-seed{seed}.tsv"
     conda:
         "../../envs/capscope.yaml"
     resources:
@@ -54,7 +57,8 @@ rule measure:
         features=subpath(input.features, parent=True),
         run=subpath(input.run, parent=True),
         file=f"results/{DATASET}/params.json",
+        measures=MEASURES,
         settings=MEASURING,
     shell:
-        "capscope benchmark {wildcards.measure} --params {params.file} --run {params.run}"
-        " --data {params.data} --features {params.features} --out {output} 2>&1 | tee {log}"
+        "capscope benchmark {params.measures} --params {params.file} --run {params.run}"
+        " --data {params.data} --features {params.features} 2>&1 | tee {log}"

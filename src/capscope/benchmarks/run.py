@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,22 +32,29 @@ def open_stores(stack: ExitStack, run_dir: Path, params: dict[str, Any]) -> list
     return stores
 
 
-def run_benchmark(
-    name: str, run_dir: Path, data_dir: Path, features_dir: Path, out: Path, params: dict[str, Any]
+def run_benchmarks(
+    names: Sequence[str],
+    run_dir: Path,
+    data_dir: Path,
+    features_dir: Path,
+    out: Path,
+    params: dict[str, Any],
 ) -> None:
-    """Measure and write the table `out`.
+    """Measure, and write a table for each benchmark.
 
     Parameters
     ----------
-    name : str
-        A key of `capscope.benchmarks.BENCHMARKS`.
+    names : sequence of str
+        Keys of `capscope.benchmarks.BENCHMARKS`.
     run_dir, data_dir, features_dir : Path
         The run with its relevance stores, its data set, and the features with their extractor.
     out : Path
-        CSV, tidy: explainer, resolution, word_kind, split, measure, value, low, high, n.
+        Gets ``<name>.csv``, tidy: explainer, resolution, word_kind, split, measure, value, low,
+        high, n.
     params : dict
     """
     with ExitStack() as stack:
         stores = open_stores(stack, run_dir, params)
-        rows = measure(name, Context(stores, run_dir, data_dir, features_dir, params))
-    write_measurements(out, rows)
+        context = Context(stores, run_dir, data_dir, features_dir, params)
+        for name in names:
+            write_measurements(out / f"{name}.csv", measure(name, context))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from capscope.benchmarks import BENCHMARKS
-from capscope.cli.options import FILE, FOLDER, params_options
+from capscope.cli.options import FOLDER, params_options
 
 QUESTIONS = "\n".join(f"{name:<15} {one.question}" for name, one in BENCHMARKS.items())
 
@@ -24,25 +24,26 @@ class BenchmarkName(click.Choice[str]):
     help=f"Measure how good the explanations of a run are.\n\n\b\n{QUESTIONS}",
     short_help="Measure how good the explanations of a run are.",
 )
-@click.argument("name", type=BenchmarkName(list(BENCHMARKS)), metavar="NAME")
+@click.argument(
+    "names", type=BenchmarkName(list(BENCHMARKS)), metavar="NAME...", nargs=-1, required=True
+)
 @params_options
 @click.option("--run", "run_dir", type=FOLDER, required=True, help="Run with its relevance.")
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
 @click.option("--features", "features_dir", type=FOLDER, required=True, help="Features of the run.")
-@click.option("--out", type=FILE, required=True, help="CSV.")
+@click.option("--out", type=FOLDER, help="Gets NAME.csv.  [default: RUN/benchmarks]")
 def command(
-    name: str,
+    names: tuple[str, ...],
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
     run_dir: Path,
     data_dir: Path,
     features_dir: Path,
-    out: Path,
+    out: Path | None,
 ) -> None:
     """Measure how good the explanations of a run are."""
-    from capscope.benchmarks.run import run_benchmark
+    from capscope.benchmarks.run import run_benchmarks
     from capscope.params import load_params
 
-    run_benchmark(
-        name, run_dir, data_dir, features_dir, out, load_params(params_files, assignments)
-    )
+    params = load_params(params_files, assignments)
+    run_benchmarks(names, run_dir, data_dir, features_dir, out or run_dir / "benchmarks", params)
