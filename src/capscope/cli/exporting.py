@@ -19,7 +19,7 @@ def command() -> None:
 @click.option("--checkpoint", type=FILE, required=True, help="PyTorch file to write.")
 @click.option("--wordmap", type=FILE, required=True, help="JSON with the id of each word to write.")
 def lrp_ic(run_dir: Path, checkpoint: Path, wordmap: Path) -> None:
-    """Export a run for LRP image captioning (Sun et al. 2022)."""
+    """Export a run for LRP image captioning (Sun and others, 2022)."""
     from capscope.importers.lrp_ic_runs import export_run
 
     export_run(run_dir, checkpoint, wordmap)

@@ -47,7 +47,7 @@ def lrp_ic(
     store_dir: Path | None,
     out: Path,
 ) -> None:
-    """Import a checkpoint of LRP image captioning (Sun et al. 2022).
+    """Import a checkpoint of LRP image captioning (Sun and others, 2022).
 
     \b
     capscope import lrp_ic --checkpoint c.pth --wordmap wordmap_flickr30k.json \\
