@@ -9,7 +9,7 @@ because everything between two such scalings is linear.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -20,10 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from capscope.errors import CapscopeError
+from capscope.relevance.functions import (
+    Activation,
+    Carried,
+    Function,
+    Guided,
+    RectifiedSum,
+    Standardised,
+)
 from capscope.relevance.rules import Rules
 
 Sum = Literal["linear", "addition", "mean", "context", "normalisation"]
-Function = Callable[[Tensor], Tensor]
 Kept = Literal["own", "first"]
 
 
@@ -140,91 +147,6 @@ def stabilise(z: Tensor, kind: Sum, divisor: Tensor | None = None) -> Tensor:
     return z
 
 
-class _Carried(torch.autograd.Function):
-    """F.linear whose backward goes through a part of the rows of the weight only."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, rows: slice) -> Tensor:
-        return F.linear(x, weight, bias)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.weight, ctx.rows = inputs[1], inputs[3]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
-        return gradients[0][..., ctx.rows].contiguous() @ ctx.weight[ctx.rows], None, None, None
-
-
-class _Activation(torch.autograd.Function):
-    """An activation with a(0) = 0 whose backward multiplies by its secant, or by 1."""
-
-    @staticmethod
-    def forward(z: Tensor, function: Function, slope: float | None) -> Tensor:
-        return function(z)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, _, slope = inputs
-        ctx.ratio = None if slope is None else torch.where(z == 0, slope, output / z)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
-        return gradients[0] if ctx.ratio is None else gradients[0] * ctx.ratio, None, None
-
-
-class _RectifiedSum(torch.autograd.Function):
-    """A rectified weighted sum: the secant of the rectifier and the epsilon rule in one ratio."""
-
-    @staticmethod
-    def forward(z: Tensor, epsilon: float) -> Tensor:
-        return torch.relu(z)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        epsilon = inputs[1]
-        ctx.ratio = output / (output + epsilon) if epsilon else (output > 0).to(output.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        return gradients[0] * ctx.ratio, None
-
-
-class _Guided(torch.autograd.Function):
-    """A rectifier whose backward lets positive multipliers through, where it is open."""
-
-    @staticmethod
-    def forward(z: Tensor) -> Tensor:
-        return torch.relu(z)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.open = output > 0
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Tensor:
-        return torch.where(ctx.open, gradients[0].clamp(min=0), 0.0)
-
-
-class _Standardised(torch.autograd.Function):
-    """Layer normalisation whose backward takes the deviation as a constant."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, epsilon = inputs
-        deviation = (x.var(-1, correction=0, keepdim=True) + epsilon).sqrt()
-        ctx.ratio = weight / deviation
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
-        scaled = gradients[0] * ctx.ratio
-        return scaled - scaled.mean(-1, keepdim=True), None, None, None
-
-
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gates: int = 0) -> Tensor:
     """Return x W^T + b, a summand of a pre-activation (not stabilised yet).
 
@@ -243,7 +165,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gates: int = 0
     weight, bias = weight.detach(), None if bias is None else bias.detach()
     if gates and record.rules.gate == "constant":
         size = weight.shape[0] // gates
-        carried: Tensor = _Carried.apply(x, weight, bias, slice(2 * size, 3 * size))
+        carried: Tensor = Carried.apply(x, weight, bias, slice(2 * size, 3 * size))
         return carried
     if x is record.cells and record.shift is not None:
         return F.linear(x.detach(), weight, bias) + F.linear(record.shift, weight)
@@ -300,7 +222,7 @@ def normalise(layer: nn.LayerNorm, x: Tensor) -> Tensor:
     if record is None or record.rules.normalisation == "derivative":
         normalised: Tensor = layer(x)
         return normalised
-    y = _Standardised.apply(x, layer.weight.detach(), layer.bias.detach(), layer.eps)
+    y = Standardised.apply(x, layer.weight.detach(), layer.bias.detach(), layer.eps)
     return stabilise(y, "normalisation")
 
 
@@ -313,7 +235,7 @@ def candidate(z: Tensor, name: str | None = None) -> Tensor:
     """Return tanh of a weighted sum; one that the rules name in `divisors` is divided by tanh."""
     if not divided(name):
         return tanh(stabilise(z, "linear"))
-    activated: Tensor = _Activation.apply(z, torch.tanh, None)
+    activated: Tensor = Activation.apply(z, torch.tanh, None)
     return stabilise(activated, "linear")
 
 
@@ -321,7 +243,7 @@ def relu(z: Tensor) -> Tensor:
     """Rectifier."""
     record = _current.get()
     if record is not None and record.rules.rectifier == "guided":
-        guided: Tensor = _Guided.apply(z)
+        guided: Tensor = Guided.apply(z)
         return guided
     return _activation(z, torch.relu, "rectifier", slope=0.0)
 
@@ -332,7 +254,7 @@ def rectified_linear(layer: nn.Linear, x: Tensor, name: str | None = None) -> Te
     rules = None if record is None else record.rules
     if rules is None or (rules.linear, rules.rectifier) != ("epsilon", "secant") or divided(name):
         return relu(linear(layer, x, name))
-    rectified: Tensor = _RectifiedSum.apply(affine(x, layer.weight, layer.bias), rules.epsilon)
+    rectified: Tensor = RectifiedSum.apply(affine(x, layer.weight, layer.bias), rules.epsilon)
     return rectified
 
 
@@ -344,7 +266,7 @@ def _activation(
     choice = "derivative" if record is None else getattr(record.rules, kind)
     if choice == "derivative":
         return function(z)
-    activated: Tensor = _Activation.apply(z, function, slope if choice == "secant" else None)
+    activated: Tensor = Activation.apply(z, function, slope if choice == "secant" else None)
     return activated
 
 
