@@ -1,5 +1,7 @@
 """Steps whose backward is no derivative: forward is plain, backward a stored ratio."""
 
+# ruff: noqa: D102  the methods are those of torch.autograd.Function
+
 from __future__ import annotations
 
 from collections.abc import Callable
