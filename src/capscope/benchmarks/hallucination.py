@@ -22,7 +22,7 @@ from torch import Tensor
 from capscope.benchmarks.context import Context, ExplainedCaption, explained_captions
 from capscope.benchmarks.depiction import WordReader, word_reader
 from capscope.benchmarks.ground_truth import CONTROLS, maps_of
-from capscope.benchmarks.measurement import Measurement
+from capscope.benchmarks.measurement import Key, Measurement, Scores
 from capscope.benchmarks.parts import repeated
 from capscope.benchmarks.places import present
 from capscope.benchmarks.probability import word_probabilities
@@ -79,17 +79,22 @@ def measure_hallucination(
     list of Measurement
         Measures are the names of `statistics`, and ``image share``: how much of the absolute
         relevance went to the image and not to preceding words. The rows of ``captioner`` say what
-        the word's ``probability`` knows. ``n`` counts words; the area is NaN if all of them are
-        true.
+        the word's ``probability`` knows, and which share of words is ``hallucinated``, which is
+        no area. ``n`` counts words; the area is NaN if all of them are true.
     """
     judged: dict[tuple[str, str, str, str], list[Judged]] = defaultdict(list)
+    shares = Scores()
     for caption in explained_captions(context.stores, "hallucination"):
         truth = _truth(context, reader, boxes, caption)
+        key = Key("captioner", "words", "noun", caption.split, "hallucinated")
+        for true in truth.values():
+            shares.add(key, caption.image_id, float(not true))
         for (name, resolution, measure), values in _values(context, caption, list(truth), seed):
             for true, value in zip(truth.values(), values, strict=True):
-                key = (name, resolution, caption.split, measure)
-                judged[key].append(Judged(caption.image_id, true, value))
-    rows = []
+                judged[name, resolution, caption.split, measure].append(
+                    Judged(caption.image_id, true, value)
+                )
+    rows = shares.measurements(resamples, seed)
     for (name, resolution, split, measure), words in judged.items():
         found = auc_with_interval(words, resamples, seed)
         rows.append(Measurement(name, resolution, "noun", split, measure, *found, len(words)))
