@@ -53,6 +53,8 @@ def test_every_key_of_the_schema_is_described_and_no_mapping_takes_unknown_keys(
         ("systems.gridtd.model.heads=4", "systems.gridtd.model.heads: unknown key"),
         ("systems.gridtd.model.global_from=words", "systems.gridtd.model.global_from: 'words' is"),
         ("systems.gridtd.captioner=aoa", "systems.gridtd.model: 'heads' is a required property"),
+        ("systems.gridtd.captioner=rnn", "systems.gridtd.model: 'visual' is a required property"),
+        ("systems.gridtd.captioner=attention_lstm", "systems.gridtd.model.dropout: unknown key"),
         ("systems.GRID={}", "GRID"),
         ("systems.other={}", "systems.other: 'captioner' is a required property"),
         ("dataset.reader=flickr", "dataset.reader: 'flickr' is not one of"),

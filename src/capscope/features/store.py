@@ -153,7 +153,8 @@ class FeatureStore:
     kind : {"grid", "regions"}
     grid : (h, w)
         Of a grid store; (R, 1) of a region store.
-    dim : int
+    count, dim : int
+        Cells or regions of an image, and their length.
     attributes : dict
         What the features are: network, layer, image_size, weights_sha256, ...; of regions also
         class_names and attribute_names, where they are known.
@@ -170,7 +171,7 @@ class FeatureStore:
                 f"{path} is not a feature store: it holds {', '.join(self._arrays) or 'nothing'}"
             )
         self._cells = self._arrays[self.kind]
-        self.dim = int(self._cells.shape[2])
+        self.count, self.dim = (int(size) for size in self._cells.shape[1:])
         if self.kind == "grid":
             height, width = self.attributes["grid"]
             self.grid: tuple[int, int] = (int(height), int(width))

@@ -26,8 +26,10 @@ def captioner_class(name: str) -> type[Captioner]:
     return found
 
 
-def configure(name: str, kind: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `settings`, those that are missing or None taken from the kind of visual features.
+def configure(
+    name: str, kind: str, settings: Mapping[str, Any], count: int | None = None
+) -> dict[str, Any]:
+    """Return `settings`, those that are missing or None taken from the visual features.
 
     Parameters
     ----------
@@ -37,8 +39,12 @@ def configure(name: str, kind: str, settings: Mapping[str, Any]) -> dict[str, An
         grid or regions.
     settings : mapping
         Constructor arguments, as in ``systems.<name>.model`` of the parameters.
+    count : int, optional
+        Visual features of an image: the argument ``cells`` of a captioner that flattens them.
     """
     given = {key: value for key, value in settings.items() if value is not None}
+    if given.get("visual") == "flatten" and count is not None:
+        given.setdefault("cells", count)
     return {**captioner_class(name).by_kind.get(kind, {}), **given}
 
 

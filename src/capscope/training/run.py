@@ -113,7 +113,7 @@ def train_run(
         config = {
             "vocabulary_size": len(vocabulary),
             "feature_size": store.dim,
-            **configure(name, store.kind, settings["model"]),
+            **configure(name, store.kind, settings["model"], store.count),
         }
         captioner, history = build(name, **config), None
         if from_dir is not None:
