@@ -22,6 +22,16 @@ from capscope.cli.options import FOLDER, params_options
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
 @click.option("--backbone", type=FOLDER, help="From `capscope backbone`, for weights: trained.")
 @click.option("--detector", type=FOLDER, help="From `capscope detector`, for weights: trained.")
+@click.option(
+    "--import",
+    "sources",
+    type=(str, click.Path(path_type=Path)),
+    multiple=True,
+    metavar="FORMAT PATH",
+    help="Instead of extracting: take features from files of others. Formats: tsv, regions_hdf5, "
+    "regions_npz, grid_hdf5, grid_npz; and besides segments_hdf5 or segments_npy.",
+)
+@click.option("--parity", is_flag=True, help="Import as published: fill up or cut to 7 x 7 cells.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the feature store.")
 def command(
     params_files: tuple[Path, ...],
@@ -30,15 +40,21 @@ def command(
     data_dir: Path,
     backbone: Path | None,
     detector: Path | None,
+    sources: tuple[tuple[str, Path], ...],
+    parity: bool,
     out: Path,
 ) -> None:
-    """Extract visual features into a feature store."""
+    """Extract visual features into a feature store, or import those of others."""
     from capscope.features.extract import prepare_features
     from capscope.features.extract_regions import prepare_regions
     from capscope.params import load_params
 
     params = load_params(params_files, assignments)
-    if kind == "grid":
+    if sources:
+        from capscope.features.importing.write import import_features
+
+        import_features(sources, data_dir, params, out, parity=parity)
+    elif kind == "grid":
         prepare_features(out, data_dir, params, backbone)
     else:
         prepare_regions(out, data_dir, params, detector)

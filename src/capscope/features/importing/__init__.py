@@ -1,0 +1,1 @@
+"""Importing features that others published or extracted."""
