@@ -19,7 +19,7 @@ from capscope.tensors import fit
 
 def settings(**change: Any) -> dict[str, Any]:
     made = {"network": "squeezenet1_0", "weights": "x.pth", "image_size": 64, "scale": 1.0}
-    return made | change
+    return made | {"layer": None, "pool": None} | change
 
 
 def random_state(name: str) -> dict[str, Tensor]:

@@ -102,14 +102,17 @@ def _upright_rgb(image: Pillow.Image) -> Pillow.Image:
     return image.convert("RGB")
 
 
-def preprocess(image: Pillow.Image, size: int) -> Tensor:
+def preprocess(image: Pillow.Image, size: int | None) -> Tensor:
     """Return an RGB image as (3, size, size) float32, normalised with ImageNet's statistics.
 
-    The image is squeezed to a square (bilinear, no crop), as all published grid features are made.
+    The image is squeezed to a square (bilinear, no crop), as most published grid features are
+    made. Without a `size` it keeps its own: (3, height, width).
     """
     import torch
 
-    pixels = np.asarray(image.resize((size, size), Pillow.Resampling.BILINEAR))
+    if size is not None:
+        image = image.resize((size, size), Pillow.Resampling.BILINEAR)
+    pixels = np.asarray(image)
     values = torch.from_numpy(pixels.transpose(2, 0, 1).copy()).float().div_(255)
     mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
     return values.sub_(mean).div_(torch.tensor(IMAGENET_STD).view(3, 1, 1))

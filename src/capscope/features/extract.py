@@ -80,13 +80,16 @@ def unit_scale(
 def _batches(
     dataset: Dataset, extractor: GridExtractor, batch_size: int, workers: int
 ) -> Iterator[Tensor]:
-    """Yield preprocessed images (B, 3, S, S), read ahead by threads."""
+    """Yield preprocessed images (B, 3, H, W), read ahead by threads; a batch has one size."""
 
     def prepare(image: Image) -> Tensor:
         return extractor.preprocess(read_image(dataset.path(image)))
 
     batch: list[Tensor] = []
     for pixels in map_ahead(prepare, dataset.images, workers):
+        if batch and batch[0].shape != pixels.shape:
+            yield _stack(batch)
+            batch = []
         batch.append(pixels)
         if len(batch) == batch_size:
             yield _stack(batch)

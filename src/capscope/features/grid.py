@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from capscope.data.images import preprocess
 from capscope.errors import CapscopeError
+from capscope.features.classifier import CUTS, cut, own_weights
 from capscope.features.weights import convolutional, download_weights, read_state
 from capscope.files import read_json, write_json
 from capscope.tensors import fit, read_tensors, write_tensors
@@ -31,6 +32,9 @@ class GridExtractor(nn.Module):
     ----------
     network : nn.Module
         (B, 3, S, S) -> (B, C, h, w); convolutions, rectifiers that are not in place, pooling.
+    image_size : int or None
+        Images are resized to a square of this many pixels; None: they keep their size, and the
+        network ends with pooling to a fixed grid.
     grid : (h, w)
     channels, dim : int
         C, and C plus the position channels.
@@ -43,7 +47,7 @@ class GridExtractor(nn.Module):
         self,
         name: str,
         network: nn.Module,
-        image_size: int,
+        image_size: int | None,
         *,
         layer: str,
         scale: float = 1.0,
@@ -68,7 +72,7 @@ class GridExtractor(nn.Module):
         self.register_buffer("coordinates", coordinates, persistent=False)
 
     def preprocess(self, image: Pillow.Image) -> Tensor:
-        """Return an RGB image as the network takes it: (3, S, S)."""
+        """Return an RGB image as the network takes it: (3, S, S), or of its own size."""
         return preprocess(image, self.image_size)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -138,7 +142,8 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
     ----------
     settings : mapping
         ``network``, ``weights`` (trained, download, or the path of a state dict), ``image_size``,
-        ``scale`` (a number; ``rms`` is measured later, by `capscope.features.extract`).
+        ``scale`` (a number; ``rms`` is measured later, by `capscope.features.extract`), ``layer``
+        and ``pool`` (of networks of torchvision; None: as they come).
     backbone : Path, optional
         Folder of the network that ``capscope backbone`` trained, for ``weights: trained``.
     """
@@ -158,18 +163,27 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
 
         small, info = load_small(backbone)
         return GridExtractor(name, small, size, scale=scale, **info)
-    network = _network(name, {})
+    if size == NATIVE and settings["pool"] is None:
+        raise CapscopeError("features.grid: image_size native needs pool, the cells of each side")
+    config = {key: settings[key] for key in ("layer", "pool") if settings[key] is not None}
+    network = _network(name, config)
     if weights == "download":
-        state, address = download_weights(name)
-        fit(network, convolutional(state), address)
+        state, where = download_weights(name)
     else:
-        path = expand_path(weights)
-        fit(network, convolutional(read_state(path)), path)
-    return GridExtractor(name, network, size, layer=LAYERS[name], scale=scale)
+        where = str(expand_path(weights))
+        state = read_state(Path(where))
+    cut_off = name in LAYERS and not config
+    own = convolutional(state) if cut_off else own_weights(network, state, name)
+    fit(network, own, where)
+    layer = settings["layer"] or LAYERS.get(name) or CUTS[name]
+    pixels = None if size == NATIVE else size
+    return GridExtractor(name, network, pixels, layer=layer, scale=scale, config=config)
 
 
+NATIVE = "native"
+"""In place of a size: images as they are."""
 LAYERS = {"vgg16": "conv5_3", "squeezenet1_0": "fire9"}
-"""The last layer of each torchvision network; 14 x 14 x 512 and 13 x 13 x 512 at 224 pixels."""
+"""Networks that are one stack, with the last layer: 14 x 14 x 512 and 13 x 13 x 512 at 224."""
 
 
 def _network(name: str, config: Mapping[str, Any]) -> nn.Module:
@@ -184,8 +198,8 @@ def _network(name: str, config: Mapping[str, Any]) -> nn.Module:
 
         stack: nn.Module = VGG(**config)
         return stack
-    if name not in LAYERS:
-        raise CapscopeError(f"unknown grid network {name!r}; there are: small, {', '.join(LAYERS)}")
+    if name not in LAYERS or config:
+        return cut(name, **config)
     import torchvision
 
     with torch.device("meta"):  # the classifier, most of VGG16, is never made
@@ -195,14 +209,19 @@ def _network(name: str, config: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def _output_shape(network: nn.Module, image_size: int) -> tuple[int, int, int]:
+def _output_shape(network: nn.Module, image_size: int | None) -> tuple[int, int, int]:
     # A real forward pass: the first activation on the device "meta" imports torch._dynamo, which
     # takes longer than VGG16 and would cost every command that opens an extractor 4 seconds.
     try:
         with torch.inference_mode():
-            shape = network(torch.zeros(1, 3, image_size, image_size)).shape
+            side = image_size or 224
+            shape = network(torch.zeros(1, 3, side, side)).shape
     except RuntimeError as error:
         raise CapscopeError(f"features.grid.image_size = {image_size}: {error}") from error
+    if len(shape) != 4:
+        raise CapscopeError(
+            f"features.grid.layer: its output of shape {tuple(shape)} is no map (B, C, h, w)"
+        )
     return int(shape[1]), int(shape[2]), int(shape[3])
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from capscope.errors import CapscopeError
 from capscope.tensors import read_foreign
 
-DOWNLOADS = {"vgg16": "VGG16_Weights", "squeezenet1_0": "SqueezeNet1_0_Weights"}
 TIMEOUT = 30.0
 """Seconds without an answer before a download is given up."""
 PREFIX = "features."
@@ -43,10 +42,16 @@ def convolutional(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def download_weights(name: str) -> tuple[dict[str, Tensor], str]:
-    """Return torchvision's ImageNet weights of a network and their address."""
-    import torchvision
+    """Return torchvision's first ImageNet weights of a network and their address."""
+    from torchvision import models
 
-    address = str(getattr(torchvision.models, DOWNLOADS[name]).IMAGENET1K_V1.url)
+    try:
+        published = models.get_model_weights(name)
+    except ValueError as error:
+        raise CapscopeError(
+            f"torchvision has no weights of {name}: give a path as features.grid.weights"
+        ) from error
+    address = str(getattr(published, "IMAGENET1K_V1", published.DEFAULT).url)
     return download_state(address, "features.grid.weights"), address
 
 
