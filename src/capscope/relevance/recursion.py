@@ -19,7 +19,7 @@ from capscope.features.visual import Features
 from capscope.relevance.reference import stabilised
 
 if TYPE_CHECKING:
-    from capscope.models.captioner import SumCaptioner
+    from capscope.models.captioner import Captioner
     from capscope.models.layers.recurrent import LSTM
 
 
@@ -55,19 +55,17 @@ class Recursion:
 
     Parameters
     ----------
-    captioner : SumCaptioner
+    captioner : Captioner
     features : Features
     row : int
         Which image of the batch.
     epsilon : float
     """
 
-    def __init__(
-        self, captioner: SumCaptioner, features: Features, row: int, epsilon: float
-    ) -> None:
+    def __init__(self, captioner: Captioner, features: Features, row: int, epsilon: float) -> None:
         self.epsilon = epsilon
         self.cells = features.cells[row]
-        keeps_all = bool(captioner.parity) or features.valid is None
+        keeps_all = bool(getattr(captioner, "parity", False)) or features.valid is None
         valid = None if keeps_all or features.valid is None else features.valid[row]
         count = len(self.cells) if valid is None else int(valid.sum())
         self.part = torch.full((len(self.cells), 1), 1 / count, dtype=self.cells.dtype)
@@ -127,7 +125,8 @@ class Recursion:
 
 
 def candidate_rows(lstm: LSTM) -> tuple[slice, Tensor, Tensor]:
-    """Return the rows of an LSTM's candidate, and all of [W_ih | W_hh] and b_ih + b_hh."""
+    """Return the rows of an LSTM's candidate, and all of [W_ih | W_hh] and of the biases' sum."""
     size = lstm.weight_hh.shape[1]
     weight = torch.cat([lstm.weight_ih, lstm.weight_hh], 1)
-    return slice(2 * size, 3 * size), weight, lstm.bias_ih + lstm.bias_hh
+    biases = [bias for name, bias in lstm.named_parameters() if name.startswith("bias")]
+    return slice(2 * size, 3 * size), weight, sum(biases[1:], biases[0])
