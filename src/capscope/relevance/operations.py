@@ -275,22 +275,31 @@ def attend(weights: Tensor, values: Tensor) -> Tensor:
 
     Weights are (B, K, N), or (B, K, heads, N): each head then sums its own block of columns.
 
-    With constant weights over the memory, in relevance mode, the result is a leaf of the graph:
-    backward collects the multipliers of all steps and spreads them over the values in one product.
+    Over the memory, in relevance mode, the result is a leaf of the graph (or has one added to it,
+    if the weights get relevance too): backward collects the multipliers of all steps and spreads
+    them over the values in one product.
     """
     record = _current.get()
     if record is None:
         return weighted_sums(weights, values)
+    remembered = any(values is leaf for _, leaf in record.borders)
     if record.rules.attention == "constant":
         weights = weights.detach()
-        if any(values is leaf for _, leaf in record.borders):
+        if remembered:
             result = weighted_sums(weights, values.detach()).requires_grad_()
             record.contexts.append(Context(weights, values, result))
             return result
+    meeting = None
+    if remembered and record.rules.context == "derivative":
+        meeting = torch.zeros_like(values[:, :1]).expand(-1, weights.shape[1], -1).requires_grad_()
+        record.contexts.append(Context(weights.detach(), values, meeting))
+        values = values.detach()
     result = stabilise(weighted_sums(weights, values), "context")
-    if weights.dim() == 3 or record.rules.head is None:
-        return result
-    return torch.where(columns_of(result, weights, record.rules.head), result, result.detach())
+    if weights.dim() == 4 and record.rules.head is not None:
+        result = torch.where(
+            columns_of(result, weights, record.rules.head), result, result.detach()
+        )
+    return result if meeting is None else result + meeting
 
 
 def weighted_sums(weights: Tensor, values: Tensor) -> Tensor:
