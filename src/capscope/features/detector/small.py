@@ -108,14 +108,18 @@ class RegionNetwork(nn.Module):
             found.append(own[best[kept]])
         return found
 
-    def describe(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
-        """Return the features (n, D) of boxes in [0, 1], those of each image in a tensor."""
+    def linear_features(self, maps: Tensor, boxes: Sequence[Tensor]) -> Tensor:
+        """Return the features (n, D) of boxes in [0, 1] before rectification.
+
+        The boxes of each image are a tensor; their maps are pooled by RoIAlign (He et al., 2017).
+        """
         height, width = maps.shape[-2:]
         scale = maps.new_tensor([width, height, width, height])
         pooled = roi_align(
             maps, [own * scale for own in boxes], self.bins, 1.0, SAMPLES, aligned=True
         )
-        return torch.relu(self.feature(pooled.flatten(1)))
+        linear: Tensor = self.feature(pooled.flatten(1))
+        return linear
 
     def forward(self, images: Tensor, most: int) -> list[Found]:
         """Return at most `most` regions of each preprocessed image (B, 3, S, S)."""
@@ -125,7 +129,7 @@ class RegionNetwork(nn.Module):
         """Return at most `most` regions of each image, given the maps (B, C, h, w) of its body."""
         extra = windows().to(maps)
         boxes = [torch.cat([own, extra]) for own in self.propose(maps)]
-        features = self.describe(maps, boxes)
+        features = torch.relu(self.linear_features(maps, boxes))
         classes = self.classes(features).softmax(-1)[:, :-1]
         attributes = self.attributes(features)[:, :-1].softmax(-1)
         moved = move(torch.cat(boxes), self.shift(features))

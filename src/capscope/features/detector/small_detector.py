@@ -93,14 +93,16 @@ class SmallDetector:
     @classmethod
     def load(cls, folder: Path) -> SmallDetector:
         """Rebuild the detector that `save` wrote into a features or run folder."""
-        spec = read_json(folder / EXTRACTOR_FILE)
+        path, weights = folder / EXTRACTOR_FILE, folder / WEIGHTS_FILE
+        spec = read_json(path)
         try:
-            most = spec["selection"]["most"]
+            most, expected = spec["selection"]["most"], spec["weights_sha256"]
         except (KeyError, TypeError) as error:
-            raise CapscopeError(
-                f"{folder / EXTRACTOR_FILE} does not describe a detector: {error}"
-            ) from error
-        return cls(_network(spec, folder / EXTRACTOR_FILE, folder / WEIGHTS_FILE), most, spec)
+            raise CapscopeError(f"{path} does not describe a detector: {error}") from error
+        network = _network(spec, path, weights)
+        if weights_sha256(network) != expected:
+            raise CapscopeError(f"{weights} does not belong to {path}")
+        return cls(network, most, spec)
 
     @classmethod
     def trained(cls, folder: Path, most: int) -> SmallDetector:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 from torchvision.ops import box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 from tqdm import tqdm
 
@@ -199,19 +200,25 @@ def _train_cells(
 def _train_regions(
     network: RegionNetwork, train: Examples, settings: Mapping[str, Any], rng: torch.Generator
 ) -> None:
-    """Train the second stage: what a box shows, and where the object's own box is."""
+    """Train the second stage: what a box shows, and where the object's own box is.
+
+    The features are normalised over the batch, so that about half of them are active; the
+    normalisation is folded into their linear layer in the end.
+    """
     boxes = torch.stack(list(_told_boxes(network, train, rng)))
     told = [box_targets(truth, own) for truth, own in zip(train.truth, boxes, strict=True)]
     targets = Told(*(torch.stack(part) for part in zip(*told, strict=True)))
     whole = torch.stack([truth.whole for truth in train.truth])
     scene = nn.Linear(settings["size"], len(IMAGE_LABELS))
-    parts = (network.feature, network.classes, network.attributes, network.shift, scene)
+    norm = nn.BatchNorm1d(settings["size"])
+    parts = (network.feature, norm, network.classes, network.attributes, network.shift, scene)
     parameters = [parameter for part in parts for parameter in part.parameters()]
     for batch, optimiser in _steps(parameters, len(told), settings, rng, "regions"):
         some = TOLD + torch.randperm(len(windows()), generator=rng)[:FEW_WINDOWS]
         chosen = torch.cat([torch.arange(TOLD), some])
         classes, attributes, shift = (part[batch][:, chosen].flatten(0, 1) for part in targets)
-        features = network.describe(train.maps[batch].float(), list(boxes[batch][:, chosen]))
+        linear = network.linear_features(train.maps[batch].float(), list(boxes[batch][:, chosen]))
+        features = torch.relu(norm(linear))
         hit = classes < len(CLASS_NAMES)
         loss = functional.cross_entropy(network.classes(features), classes)
         loss = loss + functional.cross_entropy(network.attributes(features), attributes)
@@ -222,6 +229,8 @@ def _train_regions(
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
+    folded = fuse_linear_bn_eval(network.feature.eval(), norm.eval())
+    network.feature.load_state_dict(folded.state_dict())
 
 
 def _told_boxes(network: RegionNetwork, train: Examples, rng: torch.Generator) -> Iterator[Tensor]:
