@@ -9,6 +9,7 @@ Mass and rank accuracy: L. Arras et al., "CLEVR-XAI", Information Fusion 81, 202
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -75,7 +76,8 @@ def rank_accuracy(maps: Tensor, shown: Tensor) -> Tensor:
     """
     flat, target = maps.flatten(1), shown.flatten(1)
     size = target.sum(1, keepdim=True)
-    last = flat.sort(1, descending=True).values.gather(1, (size - 1).clamp(min=0))
+    ascending = torch.from_numpy(np.sort(flat.numpy(), axis=1))  # many times as fast as torch's
+    last = ascending.gather(1, flat.shape[1] - size.clamp(min=1))
     above, tied = flat > last, flat == last
     places = size - above.sum(1, keepdim=True)
     tied_hits = (tied & target).sum(1, keepdim=True) * places / tied.sum(1, keepdim=True)
