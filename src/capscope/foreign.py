@@ -29,6 +29,10 @@ MEMORY_FACTOR = 4
 """Memory that reading may take, in sizes of the file, besides a gigabyte."""
 SECONDS = 300
 """Processor time that reading may take."""
+HDF5 = b"\x89HDF\r\n\x1a\n"
+"""First bytes of an HDF5 file."""
+DEPTH = 4
+"""Groups in groups that are followed; a group may be a member of itself."""
 PICKLE = b"\x80"
 """First byte of a pickle of protocol 2 or later; newer PyTorch files are zip archives."""
 TORCH_PICKLE = bytes.fromhex("80028a0a6cfc9c46f920")
@@ -65,12 +69,14 @@ def main(path: str, out: str) -> None:
 
 
 def load(path: str) -> Any:
-    """Load a PyTorch file, or a pickle of NumPy arrays, with unpicklers that run no code."""
+    """Load a PyTorch file, a pickle of arrays or HDF5, with readers that run no code."""
     with Path(path).open("rb") as stream:
         start = stream.read(len(TORCH_PICKLE))
         if start[:1] == PICKLE and start != TORCH_PICKLE:
             stream.seek(0)
             return load_pickled_arrays(stream)
+    if start.startswith(HDF5):
+        return _load_hdf5(path)
     try:
         ignored = [(_Nothing, name) for name in IGNORED]
         known: list[Any] = [dict, (_empty, "collections.defaultdict"), *ignored]
@@ -84,6 +90,38 @@ def load(path: str) -> Any:
         raise CapscopeError("reading it takes too much memory for its size") from error
     except Exception as error:  # damaged files raise many types: zip, struct, EOF, key, runtime
         raise CapscopeError(f"it is damaged, or no PyTorch file ({_told(error)})") from error
+
+
+def _load_hdf5(path: str) -> Any:
+    """Load an HDF5 file: groups become dicts; links to other files are refused."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return _members(file, 0)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise CapscopeError(f"it is damaged ({_told(error)})") from error
+
+
+def _members(group: Any, depth: int) -> dict[str, Any]:
+    import h5py
+
+    if depth > DEPTH:
+        raise CapscopeError(f"its groups are more than {DEPTH} deep at {group.name}")
+    found: dict[str, Any] = {}
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise CapscopeError(f"{group.name}/{name} is a link to another place")
+        member = group[name]
+        if isinstance(member, h5py.Group):
+            found[name] = _members(member, depth + 1)
+        elif member.is_virtual or member.external:
+            raise CapscopeError(f"{member.name} takes its values from another file")
+        elif h5py.check_string_dtype(member.dtype):
+            found[name] = member.asstr()[()].tolist()
+        else:
+            found[name] = member[()]
+    return found
 
 
 def _limit(size: int) -> None:

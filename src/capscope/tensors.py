@@ -80,9 +80,10 @@ def fit(module: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -> 
 
 
 def read_foreign(path: Path) -> Any:
-    """Read a PyTorch or safetensors file from elsewhere: dicts, lists, tensors, numbers, texts.
+    """Read a PyTorch, safetensors or HDF5 file from elsewhere: dicts, lists, tensors, texts.
 
-    A PyTorch file is a pickle, and a pickle can run code. It is read by `capscope.foreign`, in a
+    A PyTorch file is a pickle, and a pickle can run code; a damaged HDF5 file can keep its library
+    busy for ever. Such a file is read by `capscope.foreign`, in a
     process of its own with little time and memory, by an unpickler that knows tensors and plain
     data only. A pickled optimiser or scheduler, which old checkpoints hold, comes out as None.
 

@@ -11,7 +11,7 @@ from capscope.data.annotations import open_dataset
 from capscope.data.captions import open_captions, prepare_captions
 from capscope.data.entities import read_instances
 from capscope.data.images import read_image
-from capscope.data.karpathy import prepare_karpathy
+from capscope.data.prepare import prepare_dataset
 from capscope.features.grid import build_extractor
 from capscope.params import Params, expand_path, load_params
 
@@ -38,7 +38,7 @@ def params() -> Params:
 
 
 def test_the_overlay_names_a_data_set_that_can_be_prepared(params: Params, tmp_path: Path) -> None:
-    prepare_karpathy(tmp_path / "data", params["dataset"])
+    prepare_dataset(tmp_path / "data", params["dataset"])
     dataset = open_dataset(tmp_path / "data", params)
     assert all(dataset.split(split) for split in ("train", "val", *params["dataset"]["evaluate"]))
     instances = read_instances(tmp_path / "data" / "instances.json")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from capscope.cli import capscope
 from capscope.data.annotations import open_dataset
 from capscope.data.images import read_image
-from capscope.data.karpathy import prepare_karpathy
+from capscope.data.prepare import prepare_dataset
 from capscope.errors import CapscopeError
 from capscope.features.extract import prepare_features
 from capscope.features.grid import GridExtractor
@@ -63,7 +63,7 @@ def params(tmp_path: Path) -> dict[str, Any]:
         "evaluate": ["test"],
     }
     chosen["features"]["grid"] |= {"image_size": 32, "batch_size": 4, "dtype": "float32"}
-    prepare_karpathy(tmp_path / "data", chosen["dataset"])
+    prepare_dataset(tmp_path / "data", chosen["dataset"])
     return chosen
 
 

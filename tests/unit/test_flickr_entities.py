@@ -16,7 +16,7 @@ from capscope.data.flickr_entities import (
     read_annotation,
     read_phrases,
 )
-from capscope.data.karpathy import prepare_karpathy
+from capscope.data.prepare import prepare_dataset
 from capscope.data.naming import coco_words, flickr30k_words
 from capscope.errors import CapscopeError
 from capscope.metrics.truth import read_truth
@@ -103,10 +103,11 @@ def test_a_data_set_with_entities_is_scored_by_its_own_words(folder, tmp_path):
             "images": str(tmp_path / "images"),
             "instances": str(folder),
         },
+        "downloads": [],
         "on_unreadable": "fail",
         "evaluate": ["test"],
     }
-    dataset = prepare_karpathy(tmp_path / "data", settings)
+    dataset = prepare_dataset(tmp_path / "data", settings)
     truth = read_truth(tmp_path / "data", dataset, cutoffs=(1, 2, 99))
     captions = [["a", "kid", "in", "a", "hat", "with", "a", "dog"]]
     images = dataset.split("test")

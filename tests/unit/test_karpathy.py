@@ -10,7 +10,7 @@ from capscope.cli import capscope
 from capscope.data.annotations import open_dataset
 from capscope.data.captions import open_captions, prepare_captions
 from capscope.data.entities import read_instances
-from capscope.data.karpathy import prepare_karpathy
+from capscope.data.prepare import prepare_dataset
 from capscope.errors import CapscopeError
 from capscope.files import read_manifest
 
@@ -58,6 +58,7 @@ def settings(root: Path, policy: str = "fail") -> dict[str, Any]:
             "images": str(root),
             "instances": str(root / "boxes.json"),
         },
+        "downloads": [],
         "on_unreadable": policy,
         "evaluate": ["test"],
     }
@@ -71,7 +72,7 @@ def change(path: Path, edit: Any) -> None:
 
 def test_a_checked_data_set_is_written_and_opened_again(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
-    prepare_karpathy(out, settings(source))
+    prepare_dataset(out, settings(source))
     manifest = read_manifest(out, "data", check_hashes=True)
     assert manifest["images"] == {"train": 2, "val": 1, "test": 1}
     assert manifest["skipped"] == 0
@@ -84,7 +85,7 @@ def test_a_checked_data_set_is_written_and_opened_again(source: Path, tmp_path: 
 
 def test_the_same_source_gives_the_same_bytes(source: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        prepare_karpathy(tmp_path / name, settings(source))
+        prepare_dataset(tmp_path / name, settings(source))
     for name in ("dataset.json", "instances.json", "skipped.csv", "manifest.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
@@ -99,9 +100,9 @@ def test_an_unreadable_image_stops_or_is_skipped_and_counted(
         bad.write_bytes(unreadable_files()[name])
     out = tmp_path / "data"
     with pytest.raises(CapscopeError, match=r"1\.png"):
-        prepare_karpathy(out, settings(source))
+        prepare_dataset(out, settings(source))
     assert not out.exists()
-    prepare_karpathy(out, settings(source, "skip"))
+    prepare_dataset(out, settings(source, "skip"))
     dataset = open_dataset(out, {"dataset": settings(source)})
     assert [image.id for image in dataset.images] == [0, 2, 3]
     assert read_manifest(out, "data")["skipped"] == 1
@@ -117,8 +118,8 @@ def test_an_unreadable_image_stops_or_is_skipped_and_counted(
 def test_an_image_without_reference_is_skipped_and_counted(source: Path, tmp_path: Path) -> None:
     change(source / "dataset.json", lambda loaded: loaded["images"][0].update(sentences=[]))
     with pytest.raises(CapscopeError, match="no reference"):
-        prepare_karpathy(tmp_path / "data", settings(source))
-    prepare_karpathy(tmp_path / "data", settings(source, "skip"))
+        prepare_dataset(tmp_path / "data", settings(source))
+    prepare_dataset(tmp_path / "data", settings(source, "skip"))
     assert read_manifest(tmp_path / "data", "data")["skipped"] == 1
 
 
@@ -126,7 +127,7 @@ def test_nothing_usable_is_an_error_under_skip_too(source: Path, tmp_path: Path)
     for path in (source / "images").iterdir():
         path.write_bytes(b"")
     with pytest.raises(CapscopeError, match="none of the 4 images"):
-        prepare_karpathy(tmp_path / "data", settings(source, "skip"))
+        prepare_dataset(tmp_path / "data", settings(source, "skip"))
     assert not (tmp_path / "data").exists()
 
 
@@ -147,14 +148,14 @@ def test_a_wrong_source_is_named(
     chosen = settings(source)
     chosen["karpathy"][key] = value
     with pytest.raises(CapscopeError, match=message):
-        prepare_karpathy(tmp_path / "data", chosen)
+        prepare_dataset(tmp_path / "data", chosen)
     assert not (tmp_path / "data").exists()
 
 
 def test_a_split_to_evaluate_that_has_no_image_is_named(source: Path, tmp_path: Path) -> None:
     chosen = settings(source) | {"evaluate": ["test", "shift"]}
     with pytest.raises(CapscopeError, match="no image of split 'shift'"):
-        prepare_karpathy(tmp_path / "data", chosen)
+        prepare_dataset(tmp_path / "data", chosen)
 
 
 def test_boxes_of_other_images_are_refused(source: Path, tmp_path: Path) -> None:
@@ -165,19 +166,19 @@ def test_boxes_of_other_images_are_refused(source: Path, tmp_path: Path) -> None
 
     change(source / "boxes.json", renumber)
     with pytest.raises(CapscopeError, match="no image id in common"):
-        prepare_karpathy(tmp_path / "data", settings(source))
+        prepare_dataset(tmp_path / "data", settings(source))
 
 
 def test_a_data_set_without_boxes_has_no_instances_file(source: Path, tmp_path: Path) -> None:
-    prepare_karpathy(tmp_path / "data", settings(source))
+    prepare_dataset(tmp_path / "data", settings(source))
     chosen = settings(source)
     chosen["karpathy"]["instances"] = None
-    prepare_karpathy(tmp_path / "data", chosen)
+    prepare_dataset(tmp_path / "data", chosen)
     assert not (tmp_path / "data" / "instances.json").exists()
 
 
 def test_an_unfinished_data_folder_is_not_opened(source: Path, tmp_path: Path) -> None:
-    prepare_karpathy(tmp_path / "data", settings(source))
+    prepare_dataset(tmp_path / "data", settings(source))
     (tmp_path / "data" / "manifest.json").unlink()
     with pytest.raises(CapscopeError, match="not a finished data folder"):
         open_dataset(tmp_path / "data", {"dataset": settings(source)})
@@ -186,7 +187,7 @@ def test_an_unfinished_data_folder_is_not_opened(source: Path, tmp_path: Path) -
 def test_the_vocabulary_and_captions_of_a_system_are_written_and_opened(
     source: Path, tmp_path: Path
 ) -> None:
-    prepare_karpathy(tmp_path / "data", settings(source))
+    prepare_dataset(tmp_path / "data", settings(source))
     chosen = {"min_count": 2, "max_length": 6, "references": "all"}
     params = {"dataset": settings(source), "systems": {"toy": {"vocabulary": chosen}}}
     out = tmp_path / "vocabulary"

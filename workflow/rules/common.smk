@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from capscope.benchmarks import BENCHMARKS
+from capscope.data.sources import annotation_files, missing_files
 from capscope.errors import CapscopeError
 from capscope.files import read_json, write_json
 from capscope.params import expand_path, validate
@@ -36,8 +37,10 @@ DATA_SETTINGS = {
     "on_unreadable": config["dataset"]["on_unreadable"],
 }
 # Files from outside that a change of must be noticed; downloads and drawn scenes have none.
-KARPATHY = [config["dataset"]["karpathy"][key] for key in ("annotations", "instances")]
-SOURCES = [str(expand_path(path)) for path in KARPATHY if path and READER == "karpathy"]
+try:
+    SOURCES = [str(path) for path in annotation_files(config["dataset"]).values()]
+except CapscopeError as error:
+    raise WorkflowError(str(error)) from None
 TRAINED = GRID["weights"] == "trained"
 WEIGHTS = [] if GRID["weights"] in ("trained", "download") else [str(expand_path(GRID["weights"]))]
 REGIONS = config["features"]["regions"]
@@ -50,7 +53,7 @@ DETECTOR_WEIGHTS = (
 )
 
 # Masks tell where an object is; only drawn scenes can be drawn again without it.
-MASKED = READER == "scenes" or config["dataset"]["karpathy"]["instances"] is not None
+MASKED = READER == "scenes" or config["dataset"][READER].get("instances") is not None
 HAS = {"captions": True, "boxes": MASKED, "scenes": READER == "scenes"}
 MEASURES = [
     measure for measure in config["benchmarks"]["measures"] if HAS[BENCHMARKS[measure].needs]
@@ -121,6 +124,14 @@ def write_params():
     path = Path(f"results/{DATASET}/params.json")
     if not path.exists() or read_json(path) != config:
         write_json(path, config)
+
+
+def sources(wildcards):
+    """Return the files that the data set is read from; say what to put where if one is missing."""
+    missing = missing_files(config["dataset"])
+    if missing:
+        raise WorkflowError(missing)
+    return SOURCES
 
 
 def models_at_hand(wildcards):

@@ -1,6 +1,6 @@
 rule prepare_data:
     input:
-        SOURCES,
+        sources,
     output:
         "results/{dataset}/data/manifest.json",
     log:
@@ -18,6 +18,20 @@ rule prepare_data:
         settings=DATA_SETTINGS,
     shell:
         "capscope data --params {params.file} --workers {threads} --out {params.out} 2>&1 | tee {log}"
+
+
+# On request, as `snakemake download_data`: what is there already is not fetched again.
+rule download_data:
+    log:
+        f"results/{DATASET}/logs/download_data.log",
+    conda:
+        "../../envs/capscope.yaml"
+    resources:
+        runtime=1440,
+    params:
+        file=f"results/{DATASET}/params.json",
+    shell:
+        "capscope data --download --params {params.file} 2>&1 | tee {log}"
 
 
 rule build_vocabulary:

@@ -16,7 +16,7 @@ from capscope.errors import CapscopeError
 COMMANDS = {
     "caption": "Caption your own image with a trained run.",
     "explain": "Caption your own image and show which part of it made each word.",
-    "data": "Prepare a data set: draw scenes, or check a Karpathy JSON and its images.",
+    "data": "Prepare a data set: draw scenes, or check annotations and images of another.",
     "backbone": "Train the small grid network on scenes.",
     "detector": "Train the small detector on scenes.",
     "features": "Extract visual features into a feature store.",
@@ -29,7 +29,7 @@ COMMANDS = {
     "benchmark": "Measure how good explanations are.",
     "report": "Collect the results into tables and one self-contained page.",
     "import": "Turn an original checkpoint into a run.",
-    "export": "Write a run as an original checkpoint.",
+    "export": "Write a run or a data set in an original layout.",
 }
 MODULES = {"import": "importing", "export": "exporting", "spice-models": "spice_models"}
 """Commands whose module has another name, because theirs is none in Python."""

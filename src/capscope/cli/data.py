@@ -1,4 +1,4 @@
-"""``capscope data``: draw scenes, or check a Karpathy JSON and its images."""
+"""``capscope data``: draw scenes, or check annotations and images of another data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from capscope.cli.options import FOLDER, params_options
 
 @click.command()
 @params_options
-@click.option("--out", type=FOLDER, required=True, help="Folder of the data set.")
+@click.option("--out", type=FOLDER, help="Folder of the data set.")
+@click.option(
+    "--download",
+    is_flag=True,
+    help="Only fetch and unpack the public files of the data set (dataset.downloads). A transfer "
+    "that broke off goes on.",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 256),
@@ -20,17 +26,28 @@ from capscope.cli.options import FOLDER, params_options
     help="Processes that draw, threads that read.",
 )
 def command(
-    params_files: tuple[Path, ...], assignments: tuple[str, ...], out: Path, workers: int
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    out: Path | None,
+    download: bool,
+    workers: int,
 ) -> None:
-    """Prepare a data set: draw scenes, or check a Karpathy JSON and its images."""
+    """Prepare a data set: draw scenes, or check annotations and images of another."""
     from capscope.params import load_params
 
     settings = load_params(params_files, assignments)["dataset"]
-    if settings["reader"] == "scenes":
+    if download:
+        from capscope.data.fetch import fetch_downloads
+
+        fetched = [str(path) for path in fetch_downloads(settings)]
+        click.echo("\n".join(["fetched:", *fetched]) if fetched else "everything is there already")
+    elif out is None:
+        raise click.UsageError("give --out, the folder of the data set")
+    elif settings["reader"] == "scenes":
         from capscope.data.scenes import write_scenes
 
         write_scenes(out, settings["scenes"], workers)
     else:
-        from capscope.data.karpathy import prepare_karpathy
+        from capscope.data.prepare import prepare_dataset
 
-        prepare_karpathy(out, settings, workers)
+        prepare_dataset(out, settings, workers)

@@ -1,4 +1,4 @@
-"""``capscope export``: runs become checkpoints of the original programs."""
+"""``capscope export``: runs and data sets in the layouts of the original programs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER
+from capscope.cli.options import FILE, FOLDER, params_options
 
 
 @click.group()
 def command() -> None:
-    """Write runs as checkpoints that the original authors' programs load."""
+    """Write runs and data sets in layouts that the original authors' programs load."""
 
 
 @command.command("lrp_ic")
@@ -23,3 +23,38 @@ def lrp_ic(run_dir: Path, checkpoint: Path, wordmap: Path) -> None:
     from capscope.importers.lrp_ic_runs import export_run
 
     export_run(run_dir, checkpoint, wordmap)
+
+
+@command.command("coco_pt")
+@params_options
+@click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of coco.pt and coco.h5.")
+@click.option("--train", type=click.IntRange(1), default=10_000, show_default=True, help="Images.")
+@click.option("--val", type=click.IntRange(1), default=500, show_default=True, help="Images.")
+@click.option("--size", type=click.IntRange(8), default=112, show_default=True, help="Pixels.")
+@click.option(
+    "--words", type=click.IntRange(1), default=15, show_default=True, help="Longest caption."
+)
+@click.option(
+    "--vocabulary",
+    type=click.IntRange(1),
+    default=860,
+    show_default=True,
+    help="Most frequent words that are kept, besides the special ones.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws images and captions.")
+def coco_pt(
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    data_dir: Path,
+    out: Path,
+    **sizes: int,
+) -> None:
+    """Export a data set in the layout of coco.pt: pictures and a caption each, as tensors."""
+    from capscope.data.annotations import open_dataset
+    from capscope.data.coco_pt_build import Recipe, write_coco_pt
+    from capscope.files import MANIFEST
+    from capscope.params import load_params
+
+    dataset = open_dataset(data_dir, load_params(params_files, assignments))
+    write_coco_pt(out, dataset, Recipe(**sizes), {"data": data_dir / MANIFEST})

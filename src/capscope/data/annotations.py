@@ -124,8 +124,15 @@ def read_karpathy(path: Path, image_root: Path, name: str, *, policy: str = "fai
         Naming the file and the image: not this layout, id missing or used twice, unknown split,
         path that leaves the image folder, and under ``fail`` an empty or missing reference.
     """
+    return parse_karpathy(read_json(path), path, image_root, name, policy=policy)
+
+
+def parse_karpathy(
+    loaded: Any, path: Path, image_root: Path, name: str, *, policy: str = "fail"
+) -> Dataset:
+    """Check a loaded Karpathy-layout JSON as `read_karpathy` does; `path` names it in errors."""
     reader = _Reader(path, policy)
-    images = tuple(reader.read(read_json(path)))
+    images = tuple(reader.read(loaded))
     if not images:
         raise CapscopeError(f"{path} holds no usable image")
     return Dataset(name, image_root, images, tuple(reader.skipped), reader.cleaned)
@@ -135,9 +142,8 @@ def open_dataset(data_dir: Path, params: Mapping[str, Any]) -> Dataset:
     """Open what ``capscope data`` made: ``dataset.json`` of a finished data folder."""
     read_manifest(data_dir, "data")
     settings = params["dataset"]
-    root = data_dir
-    if settings["reader"] == "karpathy":
-        root = expand_path(settings["karpathy"]["images"])
+    images = settings[settings["reader"]].get("images")
+    root = expand_path(images) if images else data_dir
     return read_karpathy(data_dir / DATASET_FILE, root, settings["name"])
 
 

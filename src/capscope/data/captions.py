@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capscope.data.annotations import Dataset, Image, open_dataset
-from capscope.data.vocabulary import Vocabulary, build_vocabulary
+from capscope.data.vocabulary import VOCABULARY_FILE, Vocabulary, build_vocabulary
 from capscope.errors import CapscopeError
 from capscope.files import (
     MANIFEST,
@@ -26,7 +26,6 @@ from capscope.files import (
 )
 
 CAPTIONS_FILE = "captions.h5"
-VOCABULARY_FILE = "vocabulary.json"
 Words = tuple[str, ...]
 Draw = Callable[[Sequence[Words]], Sequence[Words]]
 """Chooses among the references of one image that are short enough."""
@@ -201,7 +200,8 @@ def published_items(
 def prepare_captions(out: Path, data_dir: Path, params: Mapping[str, Any], system: str) -> None:
     """Write ``vocabulary.json`` and ``captions.h5`` of a system, and the manifest.
 
-    The vocabulary is built from the train split; the references of all splits are encoded.
+    The vocabulary is built from the train split, or is the one that the data set came with
+    (``words: given``); the references of all splits are encoded.
     """
     if system not in params["systems"]:
         known = ", ".join(params["systems"])
@@ -209,9 +209,12 @@ def prepare_captions(out: Path, data_dir: Path, params: Mapping[str, Any], syste
     settings = params["systems"][system]["vocabulary"]
     dataset = open_dataset(data_dir, params)
     train = dataset.split("train")
-    vocabulary = build_vocabulary(
-        (words for image in train for words in image.tokens), settings["min_count"]
-    )
+    if settings.get("words") == "given":
+        vocabulary = _given(data_dir)
+    else:
+        vocabulary = build_vocabulary(
+            (words for image in train for words in image.tokens), settings["min_count"]
+        )
     images: Sequence[Image] = dataset.images
     draw = None
     if settings["references"] == "published":
@@ -235,6 +238,16 @@ def prepare_captions(out: Path, data_dir: Path, params: Mapping[str, Any], syste
         references=len(captions.labels),
         references_too_long=sum(length > max_length for length in lengths),
     )
+
+
+def _given(data_dir: Path) -> Vocabulary:
+    path = data_dir / VOCABULARY_FILE
+    if not path.exists():
+        raise CapscopeError(
+            f"{data_dir} has no {VOCABULARY_FILE}: this data set came without a vocabulary (reader "
+            "coco_pt has one); set vocabulary.words to train"
+        )
+    return Vocabulary.from_json(read_json(path), str(path))
 
 
 def open_captions(folder: Path) -> tuple[Vocabulary, EncodedCaptions]:

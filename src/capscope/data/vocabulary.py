@@ -12,6 +12,7 @@ from capscope.errors import CapscopeError
 from capscope.files import digest
 
 SPECIAL = ("pad", "start", "end", "unk")
+VOCABULARY_FILE = "vocabulary.json"
 
 
 @dataclass(frozen=True)
