@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,24 @@ def test_archives_are_not_unpickled(tmp_path: Path, data: Path) -> None:
         np.savez(tmp_path / "grid" / f"{image_id}.npz", feat=feat)
     with pytest.raises(CapscopeError, match="cannot be read"):
         imported(tmp_path, ("grid_npz", tmp_path / "grid"))
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    """200 MB of lines go through 60 MB; the real files have 25 GB."""
+    many = 550
+    data_folder(tmp_path / "data", {number: f"{number}.jpg" for number in range(1, many + 1)})
+    with (tmp_path / "big.tsv").open("w") as stream:
+        for number in range(1, many + 1):
+            stream.write(six_columns(number, drawn(number, 36, 2048)))
+    assert (tmp_path / "big.tsv").stat().st_size > 200e6
+    script = Path(__file__).with_name("import_in_little_memory.py")
+    command = [sys.executable, str(script), str(tmp_path / "big.tsv"), str(tmp_path / "data")]
+    done = subprocess.run(
+        [*command, str(tmp_path / "store"), "60000000"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    check_regions(FeatureStore.open(tmp_path / "store"), 77, drawn(77, 36, 2048))
 
 
 def grid(seed: int, count: int = 49) -> np.ndarray[Any, np.dtype[np.float32]]:
