@@ -48,8 +48,8 @@ class Subject:
 
     @property
     def network(self) -> GridExtractor:
-        """The extractor of a grid; a `CapscopeError` if there is none."""
-        if not isinstance(self.extractor, GridExtractor):
+        """The extractor of a grid, from images of one size; a `CapscopeError` if there is none."""
+        if not isinstance(self.extractor, GridExtractor) or self.extractor.image_size is None:
             raise CapscopeError(
                 "this run has no network that turns images into its features: "
                 "explain it at the visual features, without images"
@@ -67,8 +67,9 @@ class Subject:
         A method that compares the strength of activations would light up the image's edges, where
         the channels that say where a cell is are largest.
         """
-        grid = isinstance(self.extractor, GridExtractor)
-        return cells[..., : self.network.channels] if grid else cells
+        if isinstance(self.extractor, GridExtractor):
+            return cells[..., : self.extractor.channels]
+        return cells
 
     def image_relevance(self, rules: ImageRules) -> ImageRelevance:
         """Return the way back through the extractor's network, made once for each set of rules."""

@@ -105,9 +105,14 @@ def cut(name: str, layer: str | None = None, pool: int | None = None) -> nn.Modu
 
 
 def own_weights(network: nn.Module, state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Return the weights of a whole classifier that `network`, cut from it, has."""
+    """Return the weights of a whole classifier that `network`, cut from it, has.
+
+    Counters of norms, which older files lack, are of no use and set to 0.
+    """
     own, whole = network.state_dict(), build_classifier(name).state_dict()
-    return {key: value for key, value in state.items() if key in own or key not in whole}
+    counters = {key: torch.tensor(0) for key in own if key.endswith(".num_batches_tracked")}
+    kept = {key: value for key, value in state.items() if key in own or key not in whole}
+    return {**counters, **kept}
 
 
 def _last_node(graph: fx.Graph, layer: str) -> fx.Node | None:

@@ -89,7 +89,8 @@ def look(extractor: Extractor, pictures: Sequence[NDArray[np.uint8]]) -> Feature
     """Return the features of RGB images (height, width, 3), as a store of them would."""
     if not isinstance(extractor, GridExtractor):
         return batch_of(extractor.detect(pictures), extractor.most)
-    images = torch.stack([extractor.preprocess(Pillow.fromarray(one)) for one in pictures])
+    images = [extractor.preprocess(Pillow.fromarray(one)) for one in pictures]
+    batches = [torch.stack(images)] if extractor.image_size else [one[None] for one in images]
     with torch.inference_mode():
-        cells = extractor(images)
+        cells = torch.cat([extractor(batch) for batch in batches])
     return Features(cells, grid_boxes(extractor.grid).expand(len(cells), -1, -1))
