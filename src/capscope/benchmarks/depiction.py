@@ -14,11 +14,11 @@ from torch import Tensor
 
 from capscope.data.annotations import INSTANCES_FILE, Dataset
 from capscope.data.entities import read_instances
+from capscope.data.naming import ObjectWords, coco_words, flickr30k_words
 from capscope.data.scenes.recipe import Recipe
 from capscope.data.scenes.write import read_recipes
 from capscope.errors import CapscopeError
 from capscope.explain.words import Word, scene_words
-from capscope.metrics.objects import ObjectWords, coco_words
 
 
 @dataclass(frozen=True)
@@ -133,10 +133,11 @@ def _is_drawn(data_dir: Path) -> bool:
 
 
 def _category_reader(categories: set[str]) -> WordReader:
-    known = coco_words()
-    if not categories <= known.classes:
-        known = ObjectWords({name: name for name in categories})
-    return partial(category_words, known)
+    """Return what finds categories by the synonyms that are known, or by their names."""
+    for known in (coco_words(), flickr30k_words()):
+        if categories <= known.classes:
+            return partial(category_words, known)
+    return partial(category_words, ObjectWords({name: name for name in categories}))
 
 
 def category_words(known: ObjectWords, words: Sequence[str]) -> list[Word]:
