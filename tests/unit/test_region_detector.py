@@ -60,7 +60,10 @@ def assert_same(found: Regions, expected: Regions, tolerance: float = 0.0) -> No
 def test_a_batch_of_eight_gives_what_one_at_a_time_gives(procedure: str) -> None:
     images = pictures(MIXED)
     rule = Rule(procedure, 10, 20)
-    together = RegionDetector(toy_network(), rule, {}, batch_size=8, device="cpu").detect(images)
+    seen: list[int] = []
+    detector = RegionDetector(toy_network(), rule, {}, batch_size=8, device="cpu")
+    together = detector.detect(images, seen.append)
+    assert sum(seen) == len(images)
     alone = RegionDetector(toy_network(), rule, {}, device="cpu")
     for image, found in zip(images, together, strict=True):
         assert_same(found, alone.detect([image])[0], 1e-4)

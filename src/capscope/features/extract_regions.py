@@ -51,8 +51,7 @@ def extract_regions(
         for number, picture in enumerate(map_ahead(read, dataset.images, workers), 1):
             batch.append(picture)
             if len(batch) == batch_size or number == len(ids):
-                writer.append(detector.detect(batch))
-                progress.update(len(batch))
+                writer.append(detector.detect(batch, progress.update))
                 batch = []
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,10 +30,13 @@ class Detector(Protocol):
     dim: int
     details: tuple[str, ...]
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], done: Callable[[int], object] | None = None
+    ) -> list[Regions]:
         """Return the regions of RGB images (height, width, 3), one entry an image, in order.
 
-        How the images are grouped does not change what is found in them.
+        How the images are grouped does not change what is found in them. `done` is called with
+        the number of images after each group.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -107,7 +107,9 @@ class RegionDetector:
         known = self.backend.attributes > 0
         self.details = tuple(name for name in DETAILS if known or "attribute" not in name)
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], done: Callable[[int], object] | None = None
+    ) -> list[Regions]:
         """Return the regions of RGB images (height, width, 3), one entry an image, in order.
 
         Only images that have one size in the network go through it together, so that no image is
@@ -123,6 +125,8 @@ class RegionDetector:
                 for number, one in zip(numbers, found, strict=True):
                     height, width = images[number].shape[:2]
                     results[number] = self.regions(one.cpu(), size, (height, width))
+            if done is not None:
+                done(len(numbers))
         return [results[number] for number in range(len(images))]
 
     def describe(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +51,17 @@ class SmallDetector:
         self.dim = network.feature.out_features + POSITIONS
         self.details: tuple[str, ...] = tuple(DETAILS)
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Regions]:
+    def detect(
+        self, images: Sequence[NDArray[np.uint8]], done: Callable[[int], object] | None = None
+    ) -> list[Regions]:
         """Return the regions of RGB images (height, width, 3), one entry an image, in order."""
         if not images:
             return []
         batch = torch.stack([preprocess(Pillow.fromarray(i), self.image_size) for i in images])
         with torch.inference_mode():
             found = self.network(batch.contiguous(memory_format=torch.channels_last), self.most)
+        if done is not None:
+            done(len(images))
         return [
             self._regions(one, (image.shape[1], image.shape[0]))
             for one, image in zip(found, images, strict=True)
