@@ -6,29 +6,15 @@ import numpy as np
 import pytest
 import torch
 from image_networks import Golden
+from recurrent_captioners import GIVEN, NAMES, SPECIAL, captioner_of, features_of
 from torch import Tensor
 
 from capscope.decoding.sampling import argmax, roll_out
-from capscope.features.visual import Features
 from capscope.importers.rnn_family import CELLS, from_original, to_original
 from capscope.models.captioner import Captioner
 from capscope.models.layers.recurrent import RNN, SingleBiasLSTM
 
-NAMES = {"rnn": "rnn", "lstm": "lstm", "attn": "attention_lstm"}
-GIVEN = {"rtol": 1e-5, "atol": 1e-5}
 GRADIENTS = {"rtol": 1e-4, "atol": 1e-5}
-
-
-def features_of(golden: Golden) -> Features:
-    """Return the stored maps (B, C, h, w) as visual features."""
-    return Features(golden["features"].float().flatten(2).transpose(1, 2))
-
-
-def captioner_of(golden: Golden, prefix: str = "w.") -> tuple[Captioner, str]:
-    name = NAMES[golden.meta["cell"]]
-    captioner, network = from_original(name, golden.weights(prefix))
-    assert network is None
-    return captioner, name
 
 
 def gradients_by_original_name(name: str, captioner: Captioner) -> dict[str, Tensor]:
@@ -86,8 +72,7 @@ def test_greedy_decoding_gives_the_words_of_the_corrected_loop(cell: str, ending
         int(k.removesuffix("_ids")) for k in golden.keys("fixed") if k.endswith("_ids")
     )
     assert lengths
-    words = golden.meta.get("words", ["<NULL>", "<START>", "<END>", "<UNK>"])
-    start, end = words.index("<START>"), words.index("<END>")
+    start, end = markers_of(golden)
     for steps in lengths:
         ids, log_probs = golden[f"fixed{steps}_ids"], golden[f"fixed{steps}_logprobs"]
         memory = captioner.encode(features)
@@ -96,6 +81,49 @@ def test_greedy_decoding_gives_the_words_of_the_corrected_loop(cell: str, ending
         torch.testing.assert_close(found.word_ids[:, 0, : ids.shape[1]], ids)
         said = ids != 0
         torch.testing.assert_close(found.log_probs[:, 0][said], log_probs[said], **GIVEN)
+        if f"fixed{steps}_attn_weights" in golden:
+            inputs = torch.cat([torch.full((len(ids), 1), start), ids[:, :-1]], 1)
+            maps = captioner.hidden(features, inputs.masked_fill(inputs == end, 0)).attention
+            expected = golden[f"fixed{steps}_attn_weights"].flatten(2)
+            torch.testing.assert_close(maps * said.unsqueeze(2), expected, **GIVEN)
+
+
+@pytest.mark.parametrize("cell", NAMES)
+@pytest.mark.parametrize("ending", ["", "_end"])
+def test_greedy_decoding_as_published_feeds_attention_the_start_and_does_not_stop(
+    cell: str, ending: str
+) -> None:
+    golden = Golden(f"rnn_family/captioning_{cell}{ending}.npz")
+    captioner, _ = captioner_of(golden)
+    features = features_of(golden)
+    start, end = markers_of(golden)
+    keys = [key.removesuffix("_ids") for key in golden.keys("sample") if key.endswith("_ids")]
+    assert keys
+    for length in map(int, keys):
+        ids = golden[f"sample{length}_ids"]
+        assert ids.shape[1] == length
+        assert (ids[:, 0] == start).all()
+        memory = captioner.encode(features)
+        options = {"feed": "start" if captioner.attends else "words", "start": start, "end": end}
+        with torch.no_grad():
+            found = roll_out(captioner, memory, argmax, steps=length - 1, stop=False, **options)
+            stopped = roll_out(captioner, memory, argmax, steps=length - 1, **options)
+        torch.testing.assert_close(found.word_ids[:, 0], ids[:, 1:])
+        if f"sample{length}_ids_cut" in golden:
+            cut = golden[f"sample{length}_ids_cut"][:, 1:]
+            torch.testing.assert_close(stopped.word_ids[:, 0], cut)
+        if captioner.attends:
+            maps = golden[f"sample{length}_attn_weights"].flatten(2)
+            assert not maps[:, 0].any()
+            fed = torch.full((len(ids), length - 1), start)
+            attention = captioner.hidden(features, fed).attention
+            torch.testing.assert_close(attention, maps[:, 1:], **GIVEN)
+
+
+def markers_of(golden: Golden) -> tuple[int, int]:
+    """Return the ids of start and end."""
+    words = golden.meta.get("words", SPECIAL)
+    return words.index("<START>"), words.index("<END>")
 
 
 @pytest.mark.parametrize("cell", NAMES)

@@ -9,11 +9,14 @@ import pytest
 import torch
 from toy_captioner import ToyCaptioner, toy
 
+from capscope.data.vocabulary import Vocabulary
 from capscope.decoding.beam import beam_search
 from capscope.decoding.diverse import diverse_beam_search
 from capscope.decoding.endings import strip_bad_endings
 from capscope.decoding.hypothesis import Hypothesis
+from capscope.decoding.methods import search_images
 from capscope.decoding.sampling import argmax, drawn, given, greedy_search, roll_out
+from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 
 START, END = 5, 6
@@ -326,3 +329,18 @@ def test_scores_are_finite_for_an_image_that_says_nothing():
     for hypotheses in beam_search(captioner, features, start=START, end=END, beam=3, max_length=4):
         assert hypotheses[0].word_ids == ()
         assert math.isfinite(hypotheses[0].score)
+
+
+def test_feeding_the_start_at_every_step_is_a_captioner_without_memory_of_its_words():
+    captioner, features = toy(5, images=3)
+    vocabulary = Vocabulary((*"_abcd", "<s>", "</s>"), pad=0, start=5, end=6, unk=None)
+    settings = {"method": "greedy", "max_length": 5, "feed": "start"}
+    found = search_images(captioner, features, vocabulary, settings)
+    fed = torch.full((3, 6), 5)
+    known = captioner.readout(captioner.hidden(features, fed).values)
+    expected = known.index_fill(-1, torch.tensor([0, 5]), -torch.inf).argmax(-1).tolist()
+    for (caption,), ids in zip(found, expected, strict=True):
+        spoken = [*ids[:5], 6]
+        assert list(caption.word_ids) == spoken[: spoken.index(6)]
+    with pytest.raises(CapscopeError, match="feed: start goes with method: greedy, not beam"):
+        search_images(captioner, features, vocabulary, {"method": "beam", "feed": "start"})

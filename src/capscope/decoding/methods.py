@@ -14,7 +14,8 @@ from capscope.decoding.beam import beam_search
 from capscope.decoding.diverse import diverse_beam_search
 from capscope.decoding.endings import strip_bad_endings
 from capscope.decoding.hypothesis import Hypothesis
-from capscope.decoding.sampling import greedy_search, sample_search
+from capscope.decoding.sampling import Feed, greedy_search, sample_search
+from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
 
@@ -44,6 +45,9 @@ class Decoding:
         Whether a caption loses trailing words that no sentence ends with.
     parity : bool
         The published rules of Sun et al. (2022); special words may be said, but are not shown.
+    feed : {"words", "start"}
+        ``start`` feeds the start at every step, as the published sampling of the attention LSTM;
+        of ``greedy`` only.
     """
 
     method: str = "beam"
@@ -59,6 +63,7 @@ class Decoding:
     seed: int = 1
     bad_endings: str = "keep"
     parity: bool = False
+    feed: Feed = "words"
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Decoding:
@@ -96,6 +101,11 @@ def search_images(
         Under parity, diverse beam search keeps the order of its groups.
     """
     decoding = Decoding.of(settings)
+    if decoding.feed == "start" and decoding.method != "greedy":
+        raise CapscopeError(
+            f"decoding.feed: start goes with method: greedy, not {decoding.method}: what is fed "
+            "does not tell hypotheses apart"
+        )
     common = {
         "start": vocabulary.pad if vocabulary.start is None else vocabulary.start,
         "end": vocabulary.end,
@@ -115,7 +125,8 @@ def _greedy(
     common: Mapping[str, Any],
 ) -> list[list[Hypothesis]]:
     longest = decoding.max_length - decoding.parity  # published: ids with the start
-    found = greedy_search(captioner, features, **{**common, "max_length": longest})
+    settings = {**common, "max_length": longest, "feed": decoding.feed}
+    found = greedy_search(captioner, features, **settings)
     return [[hypothesis] for hypothesis in found]
 
 

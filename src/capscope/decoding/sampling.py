@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ class NotFiniteError(CapscopeError):
     """Nothing can be drawn from what the captioner says."""
 
 
+Feed = Literal["words", "start"]
 Choose = Callable[[Tensor, int], Tensor]
 """(B, K, V) log-probabilities and the step t -> (B, K) word ids."""
 
@@ -47,11 +48,21 @@ def roll_out(
     steps: int,
     rows: int = 1,
     forbidden: Sequence[int] = (),
+    feed: Feed = "words",
+    stop: bool = True,
 ) -> Rollout:
     """Say one word after the other, each chosen by `choose`, until all rows ended or T = `steps`.
 
     Keeps the captioner's mode and gradients as they are: the caller decides about dropout. Ids
     that are `forbidden` are never said; probabilities are those among the others.
+
+    Parameters
+    ----------
+    feed : {"words", "start"}
+        What the captioner is fed after the first step: the word before, or `start` again (an error
+        of the published sampling of the recurrent family).
+    stop : bool
+        False goes on after the end, which is fed like any word (published).
     """
     state = captioner.start(memory, rows)
     batch, device = next(iter(memory.values())).shape[0], next(iter(memory.values())).device
@@ -64,12 +75,16 @@ def roll_out(
         state, known = step.state, step.log_probs
         if forbidden:
             known = forbid(known, forbidden).log_softmax(-1)
-        chosen = choose(known, t).masked_fill(ended, 0)
+        chosen = choose(known, t)
+        if stop:
+            chosen = chosen.masked_fill(ended, 0)
         spoken = known.gather(-1, chosen.unsqueeze(-1)).squeeze(-1)
         log_probs.append(spoken.masked_fill(ended, 0.0))
         word_ids[:, :, t] = chosen
-        ended = ended | (chosen == end)
-        fed = chosen.masked_fill(ended, 0)
+        if stop:
+            ended = ended | (chosen == end)
+        if feed == "words":
+            fed = chosen.masked_fill(ended, 0)
         if bool(ended.all()):
             break
     padding = log_probs[0].new_zeros(batch, rows, steps - len(log_probs))
@@ -196,13 +211,17 @@ def greedy_search(
     end: int,
     max_length: int,
     forbidden: Sequence[int] = (),
+    feed: Feed = "words",
 ) -> list[Hypothesis]:
-    """Caption each image by its most probable next word, at most `max_length` words, then end."""
+    """Caption each image by its most probable next word, at most `max_length` words, then end.
+
+    `feed` as in `roll_out`.
+    """
 
     def likeliest(log_probs: Tensor, t: int) -> Tensor:
         return forbid(log_probs, forbidden).argmax(-1)
 
-    found = _spoken(captioner, features, likeliest, 1, start, end, max_length)
+    found = _spoken(captioner, features, likeliest, 1, start, end, max_length, feed)
     return [hypotheses[0] for hypotheses in found]
 
 
@@ -248,6 +267,7 @@ def _spoken(
     start: int,
     end: int,
     max_length: int,
+    feed: Feed = "words",
 ) -> list[list[Hypothesis]]:
     """Roll out `rows` captions of each image; one of `max_length` words can only end."""
 
@@ -259,7 +279,14 @@ def _spoken(
     with searching(captioner):
         memory = captioner.encode(features)
         rollout = roll_out(
-            captioner, memory, bounded, start=start, end=end, steps=max_length + 1, rows=rows
+            captioner,
+            memory,
+            bounded,
+            start=start,
+            end=end,
+            steps=max_length + 1,
+            rows=rows,
+            feed=feed,
         )
     found = []
     for word_ids, log_probs in zip(

@@ -106,7 +106,8 @@ class _Word(Recursion):
         """Return what is attended to (N, H); without attention the features themselves."""
         if not self.alpha:
             return self.cells
-        return self.cells @ self.model.projection.weight.t() + self.model.projection.bias
+        projected: Tensor = self.model.projection(self.cells)
+        return projected
 
     def spread_context(self, below: Tensor, words: int, terms: Tensor, total: Tensor) -> Tensor:
         """Return the relevance (N, H) of what is attended to, from that of the context."""

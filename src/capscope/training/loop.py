@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from capscope.decoding.sampling import NotFiniteError
@@ -32,6 +33,7 @@ class Recipe:
     """What the parameters of all stages have in common; the rest is the stage's own.
 
     An epoch ends with a validation. It is a pass over the training data, or ``epoch_steps`` steps.
+    What has a default here may be left out of the parameters.
     """
 
     epochs: int
@@ -40,19 +42,50 @@ class Recipe:
     learning_rate: float
     schedule: str
     betas: tuple[float, float]
-    clip_value: float
+    clip_value: float | None
     validation_images: int
     validation_beam: int
     patience: int
     keep: str
     checkpoint_seconds: float
+    optimiser: str = "adam"
+    weight_decay: float = 0.0
+    decayed: str = "weights"
+    decay: float = 1.0
+    limit: int | None = None
 
     @classmethod
     def split(cls, section: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
         """Split a stage's section of the parameters into the recipe and what is the stage's."""
         names = {entry.name for entry in fields(cls)}
         own = {key: value for key, value in section.items() if key not in names | {"from"}}
-        return cls(**{name: section[name] for name in names}), own
+        return cls(**{name: section[name] for name in names & set(section)}), own
+
+
+def build_optimiser(captioner: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Build Adam, or AdamW (Loshchilov and Hutter 2019), over all parameters that are trained.
+
+    Weight decay is for matrices and kernels, unless ``decayed`` is ``all``: shrinking biases, word
+    vectors and the factors of normalisation is no regularisation, but as published.
+    """
+    first, second = recipe.betas
+    trained = [parameter for parameter in captioner.parameters() if parameter.requires_grad]
+    options: dict[str, Any] = {"betas": (first, second), "fused": True}
+    if recipe.optimiser == "adam":
+        return torch.optim.Adam(trained, recipe.learning_rate, **options)
+    vectors = {id(part.weight) for part in captioner.modules() if isinstance(part, nn.Embedding)}
+    if recipe.decayed == "weights":
+        vectors |= {id(parameter) for parameter in trained if parameter.dim() < 2}
+    else:
+        vectors = set()
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in trained if id(p) not in vectors]},
+        {"params": [p for p in trained if id(p) in vectors], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(
+        groups, recipe.learning_rate, weight_decay=recipe.weight_decay, **options
+    )
 
 
 class Trainer:
@@ -87,12 +120,12 @@ class Trainer:
         self.stage, self.captioner, self.validate = stage, stage.captioner, validate
         self.recipe, self.seed, self.folder = recipe, seed, folder
         self.fine_tuning = fine_tuning
-        first, second = recipe.betas
-        self.optimiser = torch.optim.Adam(
-            self.captioner.parameters(), recipe.learning_rate, betas=(first, second), fused=True
-        )
+        self.optimiser = build_optimiser(self.captioner, recipe)
         steps = recipe.epochs * len(self._batches(0))
-        started = Progress(key, Schedule(recipe.schedule, recipe.learning_rate, steps))
+        schedule = Schedule(
+            recipe.schedule, recipe.learning_rate, steps, recipe.epochs, recipe.decay
+        )
+        started = Progress(key, schedule)
         self.state_folder = folder / "state"
         found = load_state(self.state_folder, self.captioner, self.optimiser, key)
         self.progress = found or started
@@ -168,7 +201,8 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         outcome = self._outcome(batch)
         outcome.loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_value_(self.captioner.parameters(), recipe.clip_value)
+        if recipe.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(self.captioner.parameters(), recipe.clip_value)
         self.optimiser.step()
         for name, value in {"loss": outcome.loss.item(), **outcome.measures}.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value * outcome.weight

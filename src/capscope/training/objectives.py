@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
 from capscope.training.batches import CaptionBatch
 
+Per = Literal["word", "caption"]
 FIRST_OWN_WORD = 3
 """Scheduled sampling replaces inputs from this position on (0 is the start)."""
 
@@ -22,20 +24,33 @@ def cross_entropy(
     features: Features,
     batch: CaptionBatch,
     own_words: Tensor | None = None,
+    per: Per = "word",
 ) -> Tensor:
     """Return the mean of -log p over all words of the references and their ends.
 
     Parameters
     ----------
+    per : {"word", "caption"}
+        What the sum over all words is divided by: their number, or that of the references (the
+        "temporal softmax loss", by which long references weigh more).
     own_words : Tensor (B,) bool or None
         Scheduled sampling (Bengio et al. 2015): these references are fed the captioner's own
         most probable word of the step before instead of their own, from the fourth input on.
     """
     if own_words is None or not bool(own_words.any()):
         hidden = captioner.hidden(features, batch.inputs).values[batch.valid]
-        return functional.cross_entropy(_logits(captioner, hidden), batch.targets[batch.valid])
-    log_probs, _ = scheduled_sampling(captioner, features, batch.inputs, own_words)
-    return functional.nll_loss(log_probs[batch.valid], batch.targets[batch.valid])
+        log_probs = _logits(captioner, hidden).log_softmax(-1)
+    else:
+        fed, _ = scheduled_sampling(captioner, features, batch.inputs, own_words)
+        log_probs = fed[batch.valid]
+    return word_loss(log_probs, batch.targets[batch.valid], len(batch.inputs), per)
+
+
+def word_loss(log_probs: Tensor, targets: Tensor, captions: int, per: Per = "word") -> Tensor:
+    """Return -log p of M words, (M, V) and (M,), summed and divided by M or by `captions`."""
+    if per == "word":
+        return functional.nll_loss(log_probs, targets)
+    return functional.nll_loss(log_probs, targets, reduction="sum") / captions
 
 
 def _logits(captioner: Captioner, hidden: Tensor) -> Tensor:

@@ -120,7 +120,8 @@ def train_run(
             history = start_from(
                 from_dir, captioner, name=name, config=config, vocabulary=vocabulary, store=store
             )
-        corpus = Corpus(captions, _training_rows(dataset, captions, store), vocabulary, store)
+        rows = _training_rows(dataset, captions, store)
+        corpus = Corpus(captions, spread(rows, recipe.limit), vocabulary, store)
         objective = build_stage(stage, captioner, corpus, own)
         trainer = Trainer(
             objective,
@@ -187,6 +188,13 @@ def _training_rows(dataset: Dataset, captions: EncodedCaptions, store: FeatureSt
         raise CapscopeError(f"data set {dataset.name} has no encoded reference in its split train")
     store.rows(ids)
     return np.flatnonzero(np.isin(image_of_row(captions), ids))
+
+
+def spread(rows: Rows, limit: int | None) -> Rows:
+    """Return `limit` of the rows, from the first to the last at equal distances; None: all."""
+    if limit is None or limit >= len(rows):
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
 
 
 class _Validation:

@@ -19,13 +19,16 @@ class Schedule:
 
     Attributes
     ----------
-    name : {"one_cycle", "plateau", "constant"}
+    name : {"one_cycle", "plateau", "constant", "step"}
         ``one_cycle`` rises and falls by half cosines (Smith and Topin 2018); ``plateau`` is the
-        published rule: times 0.8 after 2 epochs without a better CIDEr, while above 2e-5.
+        published rule: times 0.8 after 2 epochs without a better CIDEr, while above 2e-5;
+        ``step`` is times `decay` after each epoch.
     highest : float
         The largest rate.
     steps : int
         Steps of the whole training.
+    epochs, decay : int, float
+        Of ``step``.
     rate, best, waited : float, float, int
         What ``plateau`` has come to: rate, best score, epochs since.
     """
@@ -33,6 +36,8 @@ class Schedule:
     name: str
     highest: float
     steps: int
+    epochs: int = 1
+    decay: float = 1.0
     rate: float = math.nan
     best: float | None = None
     waited: int = 0
@@ -45,6 +50,8 @@ class Schedule:
         """Return the learning rate of step 0, 1, ..."""
         if self.name == "one_cycle":
             return self.highest * _one_cycle(step / max(1, self.steps - 1))
+        if self.name == "step":
+            return float(self.highest * self.decay ** (step * self.epochs // self.steps))
         return self.rate
 
     def observe(self, score: float) -> None:

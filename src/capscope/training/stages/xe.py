@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
 from capscope.training.batches import CaptionBatch, Rows, epoch_batches, frame, image_of_row
@@ -15,7 +16,12 @@ from capscope.training.stages.stage import Corpus, Outcome, Stage
 
 
 class CrossEntropy(Stage):
-    """Teacher forcing, with scheduled sampling of probability ``scheduled_sampling``."""
+    """Teacher forcing, with scheduled sampling of probability ``scheduled_sampling``.
+
+    By default references are shuffled and the loss is the mean over words. ``order: given`` takes
+    the references as they come, in the same batches each epoch; ``last_batch: drop`` leaves those
+    out that do not fill a batch; ``per: caption`` divides the loss by the number of references.
+    """
 
     unit = "caption"
 
@@ -24,12 +30,23 @@ class CrossEntropy(Stage):
         self._images = image_of_row(corpus.captions)
 
     def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[Rows]:
-        """Return rows of references of similar length."""
+        """Return rows of references: of similar length, or as they come."""
         rows = self.corpus.rows
-        places = epoch_batches(
-            self.corpus.captions.lengths[rows], batch_size, seed=seed, epoch=epoch
-        )
-        return [rows[place] for place in places]
+        if self.settings.get("order") == "given":
+            batches = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
+        else:
+            lengths = self.corpus.captions.lengths[rows]
+            places = epoch_batches(lengths, batch_size, seed=seed, epoch=epoch)
+            batches = [rows[place] for place in places]
+        if self.settings.get("last_batch") != "drop":
+            return batches
+        whole = [batch for batch in batches if len(batch) == batch_size]
+        if not whole:
+            raise CapscopeError(
+                f"last_batch: drop leaves nothing: {len(rows)} references do not fill a batch of "
+                f"{batch_size}"
+            )
+        return whole
 
     def read(self, batch: Rows) -> tuple[Features, CaptionBatch]:
         """Return the features of the references' images, and the references."""
@@ -37,8 +54,9 @@ class CrossEntropy(Stage):
         return self.corpus.store.read(self._images[batch]), framed
 
     def step(self, batch: Rows) -> Outcome:
-        """Return the mean of -log p over the words of the batch."""
+        """Return -log p of the words of the batch, a mean over words or a sum a reference."""
         features, framed = self.read(batch)
         own_words = torch.rand(len(batch)) < self.settings["scheduled_sampling"]
-        loss = cross_entropy(self.captioner, features, framed, own_words)
-        return Outcome(loss, int(framed.valid.sum()), {})
+        per = self.settings.get("per", "word")
+        loss = cross_entropy(self.captioner, features, framed, own_words, per)
+        return Outcome(loss, int(framed.valid.sum()) if per == "word" else len(batch), {})
