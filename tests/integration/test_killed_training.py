@@ -12,11 +12,13 @@ PROGRAM = Path(__file__).parents[1] / "unit" / "kill_training.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_killed_training_goes_on_to_the_bit(tmp_path, seed):
+@pytest.mark.parametrize(
+    ("stage", "seed"), [("xe", 1), ("xe", 2), ("scst", 3), ("lrp_xe", 4), ("lrp_scst", 5)]
+)
+def test_a_killed_training_goes_on_to_the_bit(tmp_path, stage, seed):
     kills = int(os.environ.get("CAPSCOPE_KILLS", "6"))
     done = subprocess.run(
-        [sys.executable, str(PROGRAM), str(tmp_path), str(kills), str(seed)],
+        [sys.executable, str(PROGRAM), str(tmp_path), str(kills), str(seed), stage],
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,4 +1,4 @@
-"""Train tiny data while killing the trainer at random moments; print what came out as JSON.
+"""Train a stage on tiny data, killing it at random moments; print what came out as JSON.
 
 Run as a program of its own: it forks trainers from one process that has torch loaded.
 """
@@ -27,25 +27,28 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def main(folder: Path, kills: int, seed: int) -> None:
+def main(folder: Path, kills: int, seed: int, stage: str) -> None:
     generator = random.Random(seed)
     params = tiny_params(epochs=4, checkpoint_seconds=0.03)
     folders = tiny_folders(folder, params)
 
-    def start(out: Path) -> int:
+    def start(out: Path, stage: str = stage) -> int:
         child = os.fork()
         if child:
             return child
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
         arguments = [folders["data"], folders["vocabulary"], folders["features"], params]
-        train_run(out, *arguments, system="gridtd", stage="xe", seed=1)
+        before = None if stage == "xe" else folder / "xe"
+        train_run(out, *arguments, system="gridtd", stage=stage, seed=1, from_dir=before)
         os._exit(0)
 
-    def finish(out: Path) -> dict[str, str]:
-        assert os.waitpid(start(out), 0)[1] == 0
+    def finish(out: Path, stage: str = stage) -> dict[str, str]:
+        assert os.waitpid(start(out, stage), 0)[1] == 0
         assert not (out / "state").exists()
         return hashes(out)
 
+    if stage != "xe":
+        finish(folder / "xe", "xe")
     begun = time.monotonic()
     whole = finish(folder / "whole")
     duration = time.monotonic() - begun
@@ -66,4 +69,4 @@ def main(folder: Path, kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
