@@ -6,22 +6,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from toy_detector import SIZES, TOY, pictures, toy_network, write_published
 
 import capscope.features.detector.build as build
 import capscope.features.detector.network as network_module
+from capscope.data.annotations import open_dataset
+from capscope.data.images import read_image
+from capscope.data.scenes import write_scenes
 from capscope.errors import CapscopeError
 from capscope.features.detector.backend import Found
 from capscope.features.detector.network import Dimensions
 from capscope.features.detector.published import matched_names, read_published
 from capscope.features.detector.region_detector import PROCEDURES, RegionDetector, Rule
+from capscope.features.extract_regions import prepare_regions
 from capscope.features.extractor import build_detector, load_extractor
 from capscope.features.regions import Regions, batch_of, pad_regions, region_fields
+from capscope.features.store import FeatureStore
 from capscope.files import sha256_of
+from capscope.params import load_params, merge, validate
 from capscope.tensors import write_tensors
 
+ROOT = Path(__file__).parents[2]
 MIXED = [(48, 64), (64, 48), (48, 64), (50, 50), (48, 64), (24, 32), (64, 48), (40, 100)]
 SETTINGS: dict[str, Any] = {
     "network": "bottom_up",
@@ -257,3 +265,26 @@ def test_memory_is_bounded_by_chunks_of_regions(monkeypatch: pytest.MonkeyPatch)
     parts = detector.detect(images)
     for one, other in zip(parts, whole, strict=True):
         assert_same(one, other, 1e-4)
+
+
+def test_a_data_set_becomes_a_store_of_regions_with_a_detector_beside_it(tmp_path: Path) -> None:
+    scenes = {"seed": 5, "size": 64, "train": 4, "val": 2, "test": 1, "shift": 0, "bias": 0.85}
+    write_scenes(tmp_path / "data", scenes)
+    weights = tmp_path / "weights.safetensors"
+    write_tensors(weights, toy_network().state_dict())
+    regions = {**SETTINGS, "weights": str(weights), "batch_size": 5, "dtype": "float32"}
+    overlay = {"dataset": {"scenes": scenes}, "features": {"regions": regions}}
+    params = merge(load_params([ROOT / "params.yaml"]), overlay)
+    validate(params)
+    out = tmp_path / "regions"
+    prepare_regions(out, tmp_path / "data", params)
+    store = FeatureStore.open(out)
+    detector = load_extractor(out)
+    assert isinstance(detector, RegionDetector)
+    assert len(store) == 7
+    assert (store.dim, store.grid) == (TOY.dim, (8, 1))
+    store.check_same_kind(detector.spec() | {"kind": "regions", "regions": 8, "dim": TOY.dim}, "it")
+    dataset = open_dataset(tmp_path / "data", params)
+    for image in dataset.images[:2]:
+        (expected,) = detector.detect([np.asarray(read_image(dataset.path(image)))])
+        assert_same(store.regions(image.id), expected, 1e-4)
