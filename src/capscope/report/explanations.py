@@ -141,6 +141,15 @@ OVERVIEW = (
         "probability lost with the most relevant preceding words",
     ),
     Column(
+        "vanished",
+        "ablation",
+        "pixels",
+        "object word",
+        "disappeared",
+        "higher",
+        "share of object words that a new caption lacks without the most relevant patches",
+    ),
+    Column(
         "hallucination",
         "hallucination",
         "pixels",
