@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capscope.metrics.frequencies import DocumentFrequencies as DocumentFrequencies
 from capscope.metrics.frequencies import Frequencies
 from capscope.metrics.ngrams import ORDERS, Counts, ReferenceNgrams
 from capscope.metrics.words import Integers, References, Tokens, expand
@@ -61,7 +60,12 @@ class CiderD:
         # The last entry stands for n-grams that are nowhere.
         self._idf = log_images - np.log(np.maximum(1.0, np.append(frequency, 0.0)))
         self._weight = table.count * self._idf[np.repeat(table.ngram, np.diff(table.start[:-1]))]
-        self._norm = _norms(counts, counts.count * self._idf[counts.ngram], len(references.words))
+        self._start, self._matches = table.start[:-1], np.diff(table.start)
+        self._cell = ORDERS * table.reference
+        weight = counts.count * self._idf[counts.ngram]
+        self._norm = _norms(counts, weight, len(references.words))
+        # The length is that in pairs of words, but for texts without a pair.
+        self._length = np.maximum(references.words.lengths, 1)
 
     def score(self, captions: Sequence[Tokens], images: Sequence[int] | None = None) -> Scores:
         """Score captions, each against the references of its image.
@@ -91,25 +95,26 @@ class CiderD:
         references = self.ngrams.references
         first, per_image = references.first[image], references.per_image[image]
         caption, reference = expand(first, first + per_image)
-        pair = np.cumsum(per_image) - per_image - first
+        cell = ORDERS * (np.cumsum(per_image) - per_image - first)
         known = np.flatnonzero(found.ngram < nowhere)
-        whose, table = found.caption[known], self.ngrams.images
-        row = table.find(image[whose], found.ngram[known])
-        start = table.start[row]
-        matches = table.start[row + 1] - start
+        whose = found.caption[known]
+        row = self.ngrams.images.find(image[whose], found.ngram[known])
+        there = np.flatnonzero(row >= 0)
+        row, known, whose = row[there], known[there], whose[there]
+        start, matches = self._start[row], self._matches[row]
         place = np.repeat(start - (np.cumsum(matches) - matches), matches)
         place += np.arange(len(place))
         ours, theirs = np.repeat(weight[known], matches), self._weight[place]
-        cell = np.repeat(found.order[known] * len(caption) + pair[whose], matches)
-        cell += table.reference[place]
-        dot = _sums(cell, np.minimum(ours, theirs) * theirs, ORDERS * len(caption))
-        dot = dot.reshape(ORDERS, len(caption))
-        norms = norm[:, caption] * self._norm[:, reference]
-        similarity = np.divide(dot, norms, out=dot, where=norms != 0).sum(axis=0)
+        cells = np.repeat(cell[whose] + found.order[known], matches)
+        cells += self._cell[place]
+        dot = _sums(cells, np.minimum(ours, theirs) * theirs, ORDERS * len(caption))
+        dot = dot.reshape(len(caption), ORDERS)
+        norms = norm[caption] * self._norm[reference]
+        norms[norms == 0] = 1.0  # of n-grams without weight, which have no product either
+        similarity = (dot / norms).sum(axis=1)
         lengths = _sums(found.caption, found.count * (found.order == 0), len(image))
-        theirs = references.words.lengths[reference]
-        bigrams, theirs = np.maximum([lengths[caption], theirs], 1) - 1
-        similarity *= np.exp(-((bigrams - theirs) ** 2) / (2 * SIGMA**2))
+        difference = np.maximum(lengths, 1)[caption] - self._length[reference]
+        similarity *= np.exp(-(difference**2) / (2 * SIGMA**2))
         return _sums(caption, similarity, len(image)) / ORDERS / per_image * 10.0
 
 
@@ -126,11 +131,12 @@ def cider_d(
 
 
 def _norms(counts: Counts, weight: Scores, captions: int) -> Scores:
-    """Return the length of each caption's vector, (4, captions)."""
-    sums = _sums(counts.order * captions + counts.caption, weight**2, ORDERS * captions)
-    return np.sqrt(sums).reshape(ORDERS, captions)
+    """Return the length of each caption's vector, (captions, 4)."""
+    squares = _sums(counts.caption * ORDERS + counts.order, weight**2, ORDERS * captions)
+    lengths: Scores = np.sqrt(squares).reshape(captions, ORDERS)
+    return lengths
 
 
 def _sums(place: Integers, values: NDArray[Any], size: int) -> Scores:
     """Sum the values that belong to each of `size` places (float even where none is given)."""
-    return np.bincount(place, values, minlength=size).astype(np.float64)
+    return np.bincount(place, values, minlength=size).astype(np.float64, copy=False)

@@ -1,24 +1,26 @@
 """N-grams of captions as numbers, counted and matched with sorts instead of dictionaries.
 
-All n-grams (n = 1..4) share one row of numbers. A word's number is its place among the words; a
-pair's follows from the numbers of its two words, a triple's from its first pair and third word, a
-quadruple's from its two pairs. So numbers are exact for any vocabulary: nothing is hashed.
+All n-grams (n = 1..4) share one row of numbers: words first, then pairs, triples, quadruples, each
+in the order of their words. Numbers are exact for any vocabulary: nothing is hashed that could
+collide unseen. Below 65,535 words an n-gram fits into one integer of 64 bits, which is looked up at
+once; otherwise a pair's number follows from those of its words, a triple's from its first pair and
+third word, a quadruple's from its two pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 
-from capscope.metrics.buckets import Buckets
-from capscope.metrics.words import Integers, References, Tokens, Words, number_words
+from capscope.metrics.lookup import Lookup, WordNumbers, join, number_with
+from capscope.metrics.words import Integers, References, Tokens, Words
 
 ORDERS = 4
 _SHIFT = 32
 _MASK = (1 << _SHIFT) - 1
+_WORD = 16  # bits of a word where a whole n-gram is one integer
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,28 @@ class NgramIndex:
     """
 
     def __init__(self, captions: Words) -> None:
-        self._numbers = number_words(captions.flat)
-        self.words = np.fromiter(
-            map(self._numbers.__getitem__, captions.flat), np.int64, len(captions.flat)
-        )
+        self._vocabulary = WordNumbers(captions)
+        self.words = self._vocabulary.numbers
         places = _Places.of(captions)
-        first = len(self._numbers)
-        self._pairs, pairs = np.unique(places.pairs(self.words), return_inverse=True)
-        pairs += first
-        first += len(self._pairs)
-        self._longer, longer = np.unique(places.longer(self.words, pairs), return_inverse=True)
-        longer += first
-        self.size = first + len(self._longer)
-        self.counts = places.count(self.words, pairs, longer)
+        self._tables: list[Lookup] = []
+        self.size = len(self._vocabulary)
+        numbers = [self.words]
+        for order in range(1, ORDERS):
+            table, found = np.unique(places.chained(order, numbers), return_inverse=True)
+            self._tables.append(Lookup(table))
+            numbers.append(found + self.size)
+            self.size += len(table)
+        every = np.concatenate(numbers)
+        self.counts = places.count(every)
+        self._packed: Lookup | None = None
+        if len(self._vocabulary) < (1 << _WORD) - 1:
+            packed = np.empty(self.size, np.int64)
+            packed[every] = places.packed(self.words)
+            self._packed = Lookup(packed)
 
     def number(self, captions: Words) -> Integers:
-        """Return the number of each word of other captions."""
-        flat = captions.flat
-        numbers = np.fromiter(map(self._numbers.get, flat, repeat(-1)), np.int64, len(flat))
-        unknown = np.flatnonzero(numbers < 0).tolist()
-        new = [flat[place] for place in unknown]
-        found = number_words(new)
-        numbers[unknown] = [self.size + found[word] for word in new]
-        return numbers
+        """Return the number of each word of other captions, from `size` upwards if it is new."""
+        return self._vocabulary.find(captions, self.size)
 
     def count(self, captions: Words | Sequence[Tokens]) -> Counts:
         """Count the n-grams of other captions."""
@@ -94,12 +95,17 @@ class NgramIndex:
     def count_numbers(self, captions: Words, words: Integers) -> Counts:
         """Count the n-grams of other captions whose words are numbered already."""
         places = _Places.of(captions)
+        known = len(self._vocabulary)
+        small = np.where(words < known, words, words + (known - self.size))
+        if self._packed is not None and small.max(initial=0) < (1 << _WORD) - 1:
+            return places.count(number_with(self._packed, places.packed(small), 0, self.size)[0])
+        numbers, first = [words], known
         new = max(self.size, int(words.max(initial=-1)) + 1)
-        first = len(self._numbers)
-        pairs, new = _number(self._pairs, places.pairs(words), first, new)
-        first += len(self._pairs)
-        longer, new = _number(self._longer, places.longer(words, pairs), first, new)
-        return places.count(words, pairs, longer)
+        for order, table in enumerate(self._tables, start=1):
+            found, new = number_with(table, places.chained(order, numbers), first, new)
+            numbers.append(found)
+            first += len(table)
+        return places.count(np.concatenate(numbers))
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,7 @@ class _Places:
 
     captions: int
     caption: Integers
-    begins: tuple[Integers, Integers, Integers]
-    """Of pairs, triples and quadruples."""
+    begins: tuple[Integers, Integers, Integers, Integers]
 
     @classmethod
     def of(cls, captions: Words) -> _Places:
@@ -121,36 +126,45 @@ class _Places:
         left = np.repeat(np.cumsum(lengths), lengths) - np.arange(len(caption))
         pairs = np.flatnonzero(left >= 2)
         triples = pairs[left[pairs] >= 3]
-        return cls(len(lengths), caption, (pairs, triples, triples[left[triples] >= 4]))
+        begins = (np.arange(len(caption)), pairs, triples, triples[left[triples] >= 4])
+        return cls(len(lengths), caption, begins)
 
-    def pairs(self, words: Integers) -> Integers:
-        """Join the numbers of two words that follow each other."""
-        begin = self.begins[0]
-        return _join(words[begin], words[begin + 1])
-
-    def longer(self, words: Integers, pairs: Integers) -> Integers:
-        """Join numbers to what stands for all triples, then all quadruples."""
+    def chained(self, order: int, numbers: Sequence[Integers]) -> Integers:
+        """Join the numbers of shorter n-grams to what stands for those of `order` + 1 words."""
+        begin, words = self.begins[order], numbers[0]
+        if order == 1:
+            return join(words[begin], words[begin + 1])
         pair = np.empty_like(words)
-        pair[self.begins[0]] = pairs
-        triples, quadruples = self.begins[1:]
+        pair[self.begins[1]] = numbers[1]
+        return join(pair[begin], words[begin + 2] if order == 2 else pair[begin + 2])
+
+    def packed(self, words: Integers) -> Integers:
+        """Return all n-grams of words below 65,535, each as one integer."""
+        words = words + 1  # 0 stands before the first word of shorter ones
+        pair = np.zeros_like(words)
+        pair[:-1] = words[:-1] << _WORD | words[1:]
+        _, pairs, triples, quadruples = self.begins
         return np.concatenate(
             [
-                _join(pair[triples], words[triples + 2]),
-                _join(pair[quadruples], pair[quadruples + 2]),
+                words,
+                pair[pairs],
+                pair[triples] << _WORD | words[triples + 2],
+                pair[quadruples] << 2 * _WORD | pair[quadruples + 2],
             ]
         )
 
-    def count(self, words: Integers, pairs: Integers, longer: Integers) -> Counts:
-        """Count numbered n-grams in each caption."""
-        captions = [self.caption, *(self.caption[begin] for begin in self.begins)]
-        rows = [order * self.captions + caption for order, caption in enumerate(captions)]
-        keys = _join(np.concatenate(rows), np.concatenate([words, pairs, longer]))
+    def count(self, numbers: Integers) -> Counts:
+        """Count numbered n-grams, one order after the other, in each caption."""
+        bits = self.captions.bit_length()
+        captions = [self.caption, *(self.caption[begin] for begin in self.begins[1:])]
+        rows = [caption | order << bits for order, caption in enumerate(captions)]
+        keys = join(np.concatenate(rows), numbers)
         keys.sort()
-        first = np.flatnonzero(np.diff(keys, prepend=-1))
-        count = np.diff(first, append=len(keys))
+        first = np.append(0, np.flatnonzero(keys[1:] != keys[:-1]) + 1)[: len(keys)]
+        count = np.append(first[1:], len(keys))[: len(keys)] - first
         keys = keys[first]
-        order, caption = np.divmod(keys >> _SHIFT, max(1, self.captions))
-        return Counts(order, caption, keys & _MASK, count)
+        row = keys >> _SHIFT
+        return Counts(row >> bits, row & ((1 << bits) - 1), keys & _MASK, count)
 
 
 @dataclass(frozen=True)
@@ -158,38 +172,36 @@ class ImageNgrams:
     """N-grams of the references, by image: where to look up an (image, n-gram).
 
     Row u stands for the entries ``start[u]`` to ``start[u + 1]``, one per reference that has the
-    n-gram. One more row, without entries, stands for all that is not there.
+    n-gram. One more row, the last, is without entries.
     """
 
-    key: Integers  # (U,) image and n-gram in one number, sorted
+    rows: Lookup  # (U,) image and n-gram in one number, sorted
     ngram: Integers  # (U,)
     most: Integers  # (U + 1,) the largest count in one reference
     start: Integers  # (U + 2,)
     reference: Integers  # (E,)
     count: Integers  # (E,)
-    buckets: Buckets  # of `key`
 
     @classmethod
     def of(cls, counts: Counts, image_of: Integers) -> ImageNgrams:
         """Sort the counts of all references; `image_of` gives each reference's image."""
-        keys = _join(image_of[counts.caption], counts.ngram)
+        keys = join(image_of[counts.caption], counts.ngram)
         by_key = np.argsort(keys)
         keys, count = keys[by_key], counts.count[by_key]
         first = np.flatnonzero(np.diff(keys, prepend=-1))
         most = np.maximum.reduceat(count, first) if len(first) else count
         return cls(
-            key=keys[first],
+            rows=Lookup(keys[first]),
             ngram=keys[first] & _MASK,
             most=np.append(most, 0),
             start=np.append(first, [len(keys), len(keys)]),
             reference=counts.caption[by_key],
             count=count,
-            buckets=Buckets.of(keys[first]),
         )
 
     def find(self, image: Integers, ngram: Integers) -> Integers:
-        """Return the row of each (image, n-gram)."""
-        return self.buckets.find(_join(image, ngram))
+        """Return the row of each (image, n-gram), -1 (the last) where no reference has it."""
+        return self.rows.find(join(image, ngram))
 
 
 class ReferenceNgrams:
@@ -224,26 +236,3 @@ class ReferenceNgrams:
     def corpus_counts(self) -> Counts:
         """Return the n-grams of `corpus`, its captions counted from 0."""
         return self.index.counts.between(len(self.references.words), 2**31)
-
-
-def _join(first: Integers, second: Integers) -> Integers:
-    """Join two numbers below 2^31 into one that sorts by `first`, then `second`."""
-    return (first << _SHIFT) | second
-
-
-def _find(table: Integers, keys: Integers) -> Integers:
-    """Return the place of each key in a sorted table, ``len(table)`` where it is absent."""
-    place = np.searchsorted(table, keys)
-    inside = np.flatnonzero(place < len(table))
-    place[inside[table[place[inside]] != keys[inside]]] = len(table)
-    return place
-
-
-def _number(table: Integers, keys: Integers, first: int, new: int) -> tuple[Integers, int]:
-    """Number n-grams: those of the table from `first`, others from `new`; return the next new."""
-    distinct, which = np.unique(keys, return_inverse=True)
-    found = _find(table, distinct)
-    unknown = np.flatnonzero(found == len(table))
-    found += first
-    found[unknown] = new + np.arange(len(unknown))
-    return found[which], new + len(unknown)
