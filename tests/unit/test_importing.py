@@ -352,7 +352,7 @@ def test_segments_come_beside_the_grid(tmp_path: Path, data: Path, form: str) ->
 def test_formats_that_make_no_store_are_refused(
     tmp_path: Path, data: Path, formats: tuple[str, ...]
 ) -> None:
-    with pytest.raises(CapscopeError, match=r"unknown format|regions or a grid first"):
+    with pytest.raises(CapscopeError, match=r"unknown format|a grid or a store first"):
         imported(tmp_path, *((form, tmp_path) for form in formats))
 
 

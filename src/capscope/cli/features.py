@@ -29,7 +29,8 @@ from capscope.cli.options import FOLDER, params_options
     multiple=True,
     metavar="FORMAT PATH",
     help="Instead of extracting: take features from files of others. Formats: tsv, regions_hdf5, "
-    "regions_npz, grid_hdf5, grid_npz; and besides segments_hdf5 or segments_npy.",
+    "regions_npz, grid_hdf5, grid_npz, store (one of ours); and besides segments_hdf5, "
+    "segments_npy, segments_panoptic, segments_masks (scenes) or segments_torchvision.",
 )
 @click.option("--parity", is_flag=True, help="Import as published: fill up or cut to 7 x 7 cells.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the feature store.")

@@ -16,6 +16,8 @@ from capscope.data.annotations import Dataset, Image, Skipped, open_dataset
 from capscope.data.karpathy import SKIPPED_FILE, write_skipped
 from capscope.errors import CapscopeError
 from capscope.features.importing.grids import Hdf5Grids, NpzGrids
+from capscope.features.importing.kept import KeptStore
+from capscope.features.importing.labels import LabelSource, ModelLabels, PanopticLabels, SceneMasks
 from capscope.features.importing.per_image import Hdf5Regions, NpzRegions
 from capscope.features.importing.segments import Hdf5Segments, NpySegments
 from capscope.features.importing.sources import (
@@ -38,15 +40,20 @@ REGION_FORMATS: dict[str, Callable[[Path, Dataset], Any]] = {
     "regions_hdf5": lambda path, dataset: Hdf5Regions(path, size_finder(dataset)),
     "regions_npz": lambda path, dataset: NpzRegions(path, size_finder(dataset)),
 }
+KEPT = "store"
+"""The format of a store of ours, whose features are kept."""
 GRID_FORMATS: dict[str, Callable[[Path, bool], Source[Tensor]]] = {
     "grid_hdf5": Hdf5Grids,
     "grid_npz": lambda path, parity: NpzGrids(path),
 }
-SEGMENT_FORMATS: dict[str, Callable[[Path], Source[Tensor]]] = {
-    "segments_hdf5": Hdf5Segments,
-    "segments_npy": NpySegments,
+SEGMENT_FORMATS: dict[str, Callable[[Path, Dataset], Source[Tensor]]] = {
+    "segments_hdf5": lambda path, dataset: Hdf5Segments(path),
+    "segments_npy": lambda path, dataset: NpySegments(path),
+    "segments_panoptic": lambda path, dataset: PanopticLabels(path),
+    "segments_masks": SceneMasks,
+    "segments_torchvision": ModelLabels,
 }
-FORMATS = (*REGION_FORMATS, *GRID_FORMATS, *SEGMENT_FORMATS)
+FORMATS = (KEPT, *REGION_FORMATS, *GRID_FORMATS, *SEGMENT_FORMATS)
 
 
 class Chosen(NamedTuple):
@@ -136,28 +143,30 @@ class _Job:
         params: Mapping[str, Any],
         parity: bool,
     ) -> None:
-        first, *rest = sources
+        (form, path), *rest = sources
         for name, _ in sources:
             if name not in FORMATS:
                 raise CapscopeError(f"unknown format {name!r}; there are: {', '.join(FORMATS)}")
-        if (
-            first[0] in SEGMENT_FORMATS
-            or len(rest) > 1
-            or any(name not in SEGMENT_FORMATS for name, _ in rest)
-        ):
+        second = [name in SEGMENT_FORMATS for name, _ in rest]
+        if form in SEGMENT_FORMATS or len(rest) > 1 or not all(second):
             raise CapscopeError(
-                "import regions or a grid first, and segments of the same images besides, if any"
+                "import regions, a grid or a store first, and segments of the same images besides, "
+                "if any"
             )
         self.dataset = dataset
-        self.regions = first[0] in REGION_FORMATS
+        self.attributes: dict[str, Any] = {"network": "imported", "layer": form}
+        main: Any
+        if form == KEPT:
+            main = KeptStore(path)
+            self.regions = main.store.kind == "regions"
+            self.attributes = main.store.attributes
+        elif form in REGION_FORMATS:
+            main, self.regions = REGION_FORMATS[form](path, dataset), True
+        else:
+            main, self.regions = GRID_FORMATS[form](path, parity), False
         self.settings = params["features"]["regions" if self.regions else "grid"]
-        self.sources: list[Any] = [
-            REGION_FORMATS[first[0]](first[1], dataset)
-            if self.regions
-            else GRID_FORMATS[first[0]](first[1], parity)
-        ]
-        self.sources += [SEGMENT_FORMATS[name](path) for name, path in rest]
-        self.attributes: dict[str, Any] = {"network": "imported", "layer": first[0]}
+        self.sources: list[Any] = [main]
+        self.sources += [SEGMENT_FORMATS[name](path, dataset) for name, path in rest]
         if rest:
             self.attributes["segments"] = rest[0][0]
 
@@ -227,10 +236,13 @@ class _Job:
         return found
 
     def _read(self, one: Chosen) -> list[Any]:
-        return [
-            source.read(entry, one.image)
-            for source, entry in zip(self.sources, one.entries, strict=True)
-        ]
+        read: list[Any] = []
+        for source, entry in zip(self.sources, one.entries, strict=True):
+            if isinstance(source, LabelSource) and not self.regions:
+                side = math.isqrt(len(read[0]))
+                source.grid = self.attributes.get("grid") or (side, side)
+            read.append(source.read(entry, one.image))
+        return read
 
     def _fits(self, read: list[Any], first: list[Any], one: Chosen) -> None:
         """Refuse features of another shape than the first image's."""
@@ -269,7 +281,7 @@ class _Job:
         segments = tuple(first[1].shape) if len(first) > 1 else None
         if not self.regions:
             side = math.isqrt(len(first[0]))
-            self.attributes["grid"] = [side, side]
+            self.attributes.setdefault("grid", [side, side])
             return create_store(
                 out,
                 ids,
@@ -282,7 +294,7 @@ class _Job:
         details = self.sources[0].details
         for name in NAMES:
             path = self.settings["bottom_up"][name.replace("class", "object")]
-            if path is not None and name.replace("names", "ids") in details:
+            if path and name not in self.attributes and name.replace("names", "ids") in details:
                 self.attributes[name] = read_names(path)
         return create_region_store(
             out,
