@@ -12,6 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from capscope.cli.evaluate import command
+from capscope.cli.frequencies import command as count
 from capscope.errors import CapscopeError
 from capscope.metrics import evaluate_captions
 from capscope.metrics.frequencies import DocumentFrequencies
@@ -202,6 +203,27 @@ def test_document_frequencies_come_from_where_they_are_asked_from(files):
     }
     others = {source: [row["value"] for row in rows[:-1]] for source, rows in found.items()}
     assert all(values == others["references"] for values in others.values())
+
+
+def test_an_ngram_file_is_made_of_captions_or_of_a_published_one(files):
+    corpus = {k: [f"A dog number {k} runs.", "The cat sits."] for k in range(4)}
+    Path("training.json").write_text(coco_captions(corpus))
+    made = ["training.json", "--out", "made.json", "--tokenizer", "python"]
+    done = CliRunner().invoke(count, made, catch_exceptions=False)
+    assert done.output == "41 n-grams of 4 images in made.json\n"
+    table = read_frequencies(Path("made.json"))
+    assert table.counts[("the", "cat", "sits")] == 4
+    values = {
+        source: scores(run(*COCO, "--format", "csv", "--frequencies", source).output)
+        for source in ("training.json", "made.json")
+    }
+    assert values["training.json"] == values["made.json"]
+    ids = {"document_frequency": {("12", "0"): 1.0}, "ref_len": 3}
+    Path("idxs.p").write_bytes(pickle.dumps(ids))
+    converted = ["idxs.p", "--out", "idxs.json", "--kind", "idxs"]
+    done = CliRunner().invoke(count, converted, catch_exceptions=False)
+    assert read_frequencies(Path("idxs.json"), "idxs").counts == {(12, 0): 1.0}
+    assert CliRunner().invoke(count, [*made, "--kind", "idxs"]).exit_code == 2
 
 
 def test_frequencies_that_cannot_be_had_are_refused(files):

@@ -25,6 +25,7 @@ COMMANDS = {
     "decode": "Caption a split with a trained run.",
     "spice-models": "Fetch the parser that the metric SPICE needs, once.",
     "evaluate": "Score generated captions against the references.",
+    "frequencies": "Count document frequencies for CIDEr, or convert published ones.",
     "relevance": "Explain the captions of a split and store the relevance.",
     "benchmark": "Measure how good explanations are.",
     "report": "Collect the results into tables and one self-contained page.",

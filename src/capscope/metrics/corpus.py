@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -60,9 +61,20 @@ def open_corpus(setting: str, dataset: Dataset) -> Corpus:
         return Corpus()
     if setting == "train":
         return _counted(dataset.split("train"), "training images", f"data set {dataset.name}")
-    path = expand_path(setting)
+    return read_corpus(expand_path(setting))
+
+
+def read_corpus(path: Path, kind: str = "words") -> Corpus:
+    """Open a file of document frequencies, or of captions to count (see `open_corpus`).
+
+    Parameters
+    ----------
+    path : Path
+    kind : {"words", "idxs"}
+        Of n-gram files: see `read_frequencies`.
+    """
     if is_frequencies(path):
-        return Corpus(table=read_frequencies(path))
+        return Corpus(table=read_frequencies(path, kind))
     loaded = read_json(path)
     if isinstance(loaded, dict) and "annotations" not in loaded:
         images = read_karpathy(path, path.parent, path.stem).split("train")

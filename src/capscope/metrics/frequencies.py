@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from capscope.metrics.ngrams import ORDERS, Counts
 from capscope.metrics.words import References, Tokens, Words
@@ -67,7 +68,7 @@ class DocumentFrequencies:
     def of(cls, references: Sequence[Sequence[Tokens]]) -> DocumentFrequencies:
         """Count the n-grams of a training corpus: per image, its tokenised references."""
         counts: dict[tuple[Hashable, ...], float] = {}
-        for image in references:
+        for image in tqdm(references, desc="n-grams", unit="image", delay=2):
             ngrams = {
                 tuple(caption[place : place + order])
                 for caption in image
