@@ -6,6 +6,7 @@ from image_networks import GOLDEN, Golden
 from torch import Tensor, nn
 
 from capscope.features.detector.backend import Found
+from capscope.features.detector.boxes import not_empty, rescale
 from capscope.features.detector.inputs import Preparation
 from capscope.features.detector.network import BottomUpNetwork, Dimensions
 from capscope.tensors import fit
@@ -60,6 +61,16 @@ def sizes(file: Golden) -> tuple[tuple[int, int], tuple[int, int]]:
 
 def rgb(file: Golden) -> np.ndarray:
     return np.ascontiguousarray(file.arrays["image_raw_bgr"][..., ::-1])
+
+
+def with_area(file: Golden, boxes: Tensor) -> Tensor:
+    """Say which boxes have an area in the image; the original drops the others, of most arrays."""
+    return not_empty(rescale(boxes, *sizes(file)))
+
+
+def rows(array: Tensor, some: Tensor) -> Tensor:
+    """Return the rows with an area of an array that may hold all."""
+    return array[some] if len(array) == len(some) else array
 
 
 def same(name: str, found: Tensor, expected: Tensor, tolerance: float) -> None:

@@ -1,8 +1,10 @@
 """The selection of regions against the original programs and the Caffe release's rule."""
 
+import re
+
 import pytest
 import torch
-from bottom_up import CASES, PIXELS, PROBABILITIES, found, golden, same, sizes
+from bottom_up import CASES, PIXELS, PROBABILITIES, found, golden, rows, same, sizes, with_area
 from image_networks import Golden
 
 from capscope.features.detector.boxes import rescale
@@ -27,17 +29,18 @@ def file(request: pytest.FixtureRequest) -> Golden:
 def check(file: Golden, prefix: str, chosen: Selection) -> None:
     own = {key: file[f"{prefix}_{key}"] for key in file.keys(f"{prefix}_")}
     size, raw_size = sizes(file)
+    some = with_area(file, chosen.boxes)
     assert chosen.rows.equal(own["index"])
-    assert chosen.classes.equal(own["classes"])
+    assert rows(chosen.classes, some).equal(rows(own["classes"], some))
     assert [one.overlap for one in chosen.tries] == own["nms_thresholds_tried"].tolist()
     kept = own.get("kept_per_threshold", own.get("kept_per_try"))
     assert kept is not None
     assert [one.kept for one in chosen.tries] == kept.tolist()
     if "score_thresholds_tried" in own:
         assert [one.floor for one in chosen.tries] == own["score_thresholds_tried"].tolist()
-    same("scores", chosen.scores, own["scores"], PROBABILITIES)
+    same("scores", rows(chosen.scores, some), rows(own["scores"], some), PROBABILITIES)
     same("boxes_resized", chosen.boxes, own["boxes_resized"], PIXELS)
-    same("boxes", rescale(chosen.boxes, size, raw_size), own["boxes"], PIXELS)
+    same("boxes", rescale(chosen.boxes, size, raw_size)[some], own["boxes"], PIXELS)
 
 
 def test_each_proposal_with_its_best_class(file: Golden) -> None:
@@ -58,6 +61,7 @@ def test_the_plain_detector_is_one_try_of_pairs(file: Golden) -> None:
     """Detectron2's own output: score 0.2, overlap 0.6, the best 100."""
     size, raw_size = sizes(file)
     chosen = per_class(found(file), size, least=100, most=100, floors=(0.2,), overlaps=(0.6,))
+    chosen = chosen.where(with_area(file, chosen.boxes))
     same("plain_boxes", rescale(chosen.boxes, size, raw_size), file["plain_boxes"], PIXELS)
     same("plain_scores", chosen.scores, file["plain_scores"], PROBABILITIES)
     assert chosen.classes.equal(file["plain_classes"])
@@ -90,10 +94,12 @@ def test_the_rule_of_the_caffe_release(file: Golden) -> None:
     inclusive = caffe[stem + "boxes_raw"] + torch.tensor([0, 0, 1, 1])
     best = surviving_scores(inclusive, probabilities, 0.0)
     same("max_conf", best, caffe[stem + "max_conf"], 1e-6)
-    exact = len(caffe[stem + "exact_count_keep"])
-    fixed = file.meta["min_boxes"]
-    limits = {"fixed36": (fixed, fixed), "adaptive10_100": (10, 100), "exact_count": (exact, exact)}
-    for name, (least, most) in limits.items():
+    names = [key.removesuffix("_keep") for key in caffe.keys(stem) if key.endswith("_keep")]
+    assert names
+    for name in names:
+        numbers = [int(number) for number in re.findall(r"\d+", name)]
+        exact = len(caffe[f"{stem}{name}_keep"])  # of "exact_count", which names no number
+        least, most = (numbers or [exact])[0], (numbers or [exact])[-1]
         chosen = proposals(given, size, raw_size, least=least, most=most, inclusive=True)
         assert chosen.rows.equal(caffe[f"{stem}{name}_keep"]), name
         rule = Rule("proposals", least, most, parity=True)
