@@ -26,7 +26,7 @@ from capscope.benchmarks.correctness import (
     published_box_scores,
     published_correctness,
 )
-from capscope.benchmarks.hallucination import statistics
+from capscope.benchmarks.hallucination import looked_at_image, statistics
 from capscope.benchmarks.places import boxes_on
 from capscope.benchmarks.probability import word_probabilities
 from capscope.benchmarks.published import (
@@ -102,10 +102,10 @@ def test_the_maps_and_states_that_are_judged() -> None:
 
 def beta(evaluated: Evaluated, image: int, method: str) -> Tensor:
     """Return the weight of the sentinel for each word, (T,)."""
-    explained = evaluated.explained(image, method)
-    moments = evaluated.explainer(method).unroll(explained.features, explained.word_ids[None, :-1])
-    with torch.no_grad():
-        return torch.stack([moment.beta[0, 0] for moment in moments]).view(-1)
+    explained, captioner = evaluated.explained(image, method), evaluated.explainer(method)
+    looked = looked_at_image(captioner, explained.features, explained.word_ids[None, :-1])
+    assert looked is not None
+    return 1 - looked
 
 
 # Ablation

@@ -22,12 +22,18 @@ from capscope.benchmarks.correctness import (
     published_box_scores,
     published_correctness,
 )
-from capscope.benchmarks.hallucination import measure_hallucination, statistics
+from capscope.benchmarks.hallucination import (
+    looked_at_image,
+    measure_hallucination,
+    statistics,
+)
 from capscope.benchmarks.places import boxes_on
 from capscope.benchmarks.roc import Judged, auc, auc_with_interval
 from capscope.data.annotations import INSTANCES_FILE
 from capscope.data.entities import coco_entities, read_instances
 from capscope.explain.words import scene_words
+from capscope.features.visual import Features
+from capscope.models import build
 
 
 @pytest.fixture(scope="module")
@@ -252,6 +258,23 @@ def test_hallucinated_nouns_are_those_that_nothing_shows(context: Context) -> No
     assert hallucinated.value == pytest.approx(1 - np.mean(seen))
     assert ("lrp", "grid", "image share") in found
     assert ("attention", "grid", "image share") not in found
+
+
+@pytest.mark.parametrize("name", ["gridtd", "adaptive", "aoa"])
+def test_a_visual_sentinel_tells_how_much_a_word_looked_at_the_image(name: str) -> None:
+    sizes = {"vocabulary_size": 9, "feature_size": 5, "embedding": 8, "hidden": 8}
+    torch.manual_seed(0)
+    captioner = build(name, **sizes, **({} if name != "aoa" else {"heads": 2})).eval()
+    features, word_ids = Features(torch.rand(1, 6, 5)), torch.tensor([[1, 4, 3, 2]])
+    looked = looked_at_image(captioner, features, word_ids)
+    if name == "aoa":
+        assert looked is None
+        return
+    assert looked is not None
+    assert looked.shape == (4,)
+    assert ((looked > 0) & (looked < 1)).all()
+    shorter = looked_at_image(captioner, features, word_ids[:, :2])
+    torch.testing.assert_close(shorter, looked[:2])
 
 
 def test_what_a_reference_names_is_no_hallucination(tmp_path: Path) -> None:

@@ -29,6 +29,10 @@ from capscope.benchmarks.probability import word_probabilities
 from capscope.benchmarks.roc import Judged, auc_with_interval
 from capscope.data.annotations import INSTANCES_FILE
 from capscope.data.entities import Instances, read_instances
+from capscope.features.visual import Features
+from capscope.models.adaptive import Adaptive
+from capscope.models.captioner import Captioner
+from capscope.models.gridtd import GridTD
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -79,7 +83,8 @@ def measure_hallucination(
     list of Measurement
         Measures are the names of `statistics`, and ``image share``: how much of the absolute
         relevance went to the image and not to preceding words. The rows of ``captioner`` say what
-        the word's ``probability`` knows, and which share of words is ``hallucinated``, which is
+        the word's ``probability`` knows, and ``1 - beta`` of captioners with a visual sentinel
+        (see `looked_at_image`), and which share of words is ``hallucinated``, which is
         no area. ``n`` counts words; the area is NaN if all of them are true.
     """
     judged: dict[tuple[str, str, str, str], list[Judged]] = defaultdict(list)
@@ -134,11 +139,43 @@ def _values(
             whole = image + stored.words[positions].abs().sum(1)
             share = image / whole.clamp(min=torch.finfo(whole.dtype).tiny)
             yield (name, "grid", "image share"), share.tolist()
-    ids = context.subject.inputs(torch.tensor([caption.word_ids]))[0].tolist()
+    captioner, own = context.subject.captioner, context.features.read([caption.image_id])
+    inputs = context.subject.inputs(torch.tensor([caption.word_ids]))
+    ids = inputs[0].tolist()
     confidence = word_probabilities(
-        context.subject.captioner,
-        partial(repeated, context.features.read([caption.image_id])),
+        captioner,
+        partial(repeated, own),
         [ids[: position + 1] for position in positions],
         [ids[position + 1] for position in positions],
     )
     yield ("captioner", "words", "probability"), confidence.tolist()
+    looked = looked_at_image(captioner, own, inputs[:, :-1])
+    if looked is not None:
+        yield ("captioner", "words", "1 - beta"), looked[positions].tolist()
+
+
+def looked_at_image(captioner: Captioner, features: Features, word_ids: Tensor) -> Tensor | None:
+    """Return 1 - beta (T,): how much adaptive attention looks at the image, not the sentinel.
+
+    Parameters
+    ----------
+    captioner : Captioner
+    features : Features
+        Of one image.
+    word_ids : Tensor (1, T)
+        The inputs.
+
+    Returns
+    -------
+    Tensor or None
+        None for a captioner without a sentinel.
+    """
+    with torch.no_grad():
+        if isinstance(captioner, GridTD):
+            moments = captioner.unroll(features, word_ids)
+            beta = torch.cat([moment.beta.flatten() for moment in moments])
+        elif isinstance(captioner, Adaptive):
+            beta = captioner.unroll(features, word_ids).beta.flatten()
+        else:
+            return None
+    return 1 - beta

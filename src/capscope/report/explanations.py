@@ -68,6 +68,7 @@ SHOWN = {
             "quantile 0.5",
             "image share",
             "probability",
+            "1 - beta",
             "hallucinated",
         ),
     ),
