@@ -55,6 +55,21 @@ def test_the_last_step_is_torchvision_s_own(network: CocoNetwork) -> None:
     torch.testing.assert_close(boxes, expected["boxes"], rtol=0, atol=1e-2)
 
 
+def test_images_become_as_large_as_torchvision_makes_them(network: CocoNetwork) -> None:
+    for size in ((40, 60), (61, 37), (480, 640), (200, 30), (99, 100)):
+        (image,) = pictures([size])
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))) / 255
+        expected, _ = network.model.transform.resize(network.model.transform.normalize(pixels))
+        torch.testing.assert_close(network.prepare(image), expected, rtol=0, atol=1e-6)
+        assert network.bucket(size) == tuple(expected.shape[1:])
+
+
+def test_a_thread_of_pixels_is_no_error(network: CocoNetwork) -> None:
+    rule = Rule("proposals", 1, 5)
+    (found,) = RegionDetector(network, rule, {}, device="cpu").detect(pictures([(1, 500)]))
+    assert found.cells.isfinite().all()
+
+
 def test_a_batch_gives_what_one_at_a_time_gives(network: CocoNetwork) -> None:
     images = pictures([(40, 60), (60, 40), (40, 60), (40, 60)])
     rule = Rule("best_class", 5, 10)

@@ -129,6 +129,15 @@ def test_a_region_without_area_is_dropped_from_everything(monkeypatch: pytest.Mo
     assert len(regions.boxes) == 2
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 3)])
+def test_images_of_any_shape_have_regions(size: tuple[int, int]) -> None:
+    detector = RegionDetector(toy_network(), Rule("proposals", 3, 5), {}, device="cpu")
+    (found,) = detector.detect(pictures([size]))
+    assert 3 <= len(found.cells) <= 5
+    assert found.cells.isfinite().all()
+    assert ((found.boxes >= 0) & (found.boxes <= 1)).all()
+
+
 def test_given_boxes_are_described_where_they_are() -> None:
     detector = RegionDetector(toy_network(), Rule("proposals", 6, 6), {}, device="cpu")
     images = pictures(MIXED[:3])

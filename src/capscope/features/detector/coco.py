@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, fasterrcnn_resnet50_fpn
 from torchvision.models.detection.image_list import ImageList
 
@@ -49,7 +50,7 @@ class CocoNetwork(nn.Module):
 
     def __init__(self, short_side: int = 800, long_side: int = 1333, proposals: int = 300) -> None:
         super().__init__()
-        self.proposals = proposals
+        self.short_side, self.long_side, self.proposals = short_side, long_side, proposals
         self.model = fasterrcnn_resnet50_fpn(
             weights=None,
             weights_backbone=None,
@@ -65,16 +66,17 @@ class CocoNetwork(nn.Module):
         self.dim = int(self.model.roi_heads.box_head.fc7.out_features)
 
     def bucket(self, size: Size) -> Size:
-        """Return the size itself: images of one size keep one size."""
-        return size
+        """Return the size that images of this size get, as torchvision rounds it."""
+        scale = min(self.short_side / min(size), self.long_side / max(size))
+        return max(1, int(size[0] * scale)), max(1, int(size[1] * scale))
 
     def prepare(self, image: NDArray[np.uint8]) -> Tensor:
         """Return an RGB image (h, w, 3) normalised and resized: (3, H, W)."""
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float() / 255
-        transform = self.model.transform
-        mean, std = (pixels.new_tensor(v)[:, None, None] for v in _statistics(transform))
-        resized: Tensor = transform.resize((pixels - mean) / std, None)[0]
-        return resized
+        size = self.bucket((image.shape[0], image.shape[1]))
+        normalised = self.model.transform.normalize(pixels)[None]
+        resized = functional.interpolate(normalised, size, mode="bilinear", align_corners=False)
+        return resized[0]
 
     def maps(self, images: Tensor) -> PyramidMaps:
         """Return the pyramid's maps of images (B, 3, H, W), padded to whole cells."""
@@ -99,10 +101,6 @@ class CocoNetwork(nn.Module):
         # torchvision counts the background first, with box deltas of its own.
         logits = torch.cat([logits[:, 1:], logits[:, :1]], 1)
         return split_by_image(boxes, cells, logits, deltas[:, 4:], None)
-
-
-def _statistics(transform: nn.Module) -> tuple[list[float], list[float]]:
-    return list(transform.image_mean), list(transform.image_std)  # type: ignore[arg-type]
 
 
 def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
