@@ -81,7 +81,9 @@ class Subject:
         """Return the features of preprocessed images (B, 3, S, S)."""
         with torch.no_grad():
             cells = self.network(images)
-        return Features(cells, grid_boxes(self.network.grid).expand(len(cells), -1, -1))
+            segments = self.network.segments(cells)
+        boxes = grid_boxes(self.network.grid).expand(len(cells), -1, -1)
+        return Features(cells, boxes, None, segments)
 
     def see(self, pictures: Sequence[NDArray[np.uint8]]) -> tuple[Tensor | None, Features]:
         """Return RGB pictures (H, W, 3) as explainers take them, and their features.

@@ -27,6 +27,7 @@ from capscope.data.annotations import DATASET_FILE, read_karpathy
 from capscope.data.images import IMAGENET_MEAN, IMAGENET_STD
 from capscope.data.scenes import read_recipes
 from capscope.data.scenes.lexicon import PLACES
+from capscope.features.segments import CellClassifier
 from capscope.features.small import INFO_FILE, WEIGHTS_FILE, SmallNetwork, block_ends
 from capscope.features.supervision import CELL_LABELS, IMAGE_LABELS, Examples, read_examples
 from capscope.files import (
@@ -108,7 +109,8 @@ def train_backbone(data_dir: Path, settings: Mapping[str, Any], out: Path) -> Pa
     settings : mapping
         ``params.backbone``: channels, epochs, batch_size, learning_rate, seed.
     out : Path
-        Gets ``model.safetensors``, ``model.json``, ``metrics.csv`` (a row per epoch: loss, F1 of
+        Gets ``model.safetensors``, ``model.json``, ``segments.safetensors`` (the head that tells
+        the classes of cells, which makes segments), ``metrics.csv`` (a row per epoch: loss, F1 of
         classes and of colours in validation images) and ``manifest.json``; ``state/`` beside them
         holds the last epoch.
 
@@ -262,6 +264,7 @@ def _publish(
     channels = list(settings["channels"])
     network = model.folded(channels)
     write_tensors(out / WEIGHTS_FILE, network.state_dict())
+    CellClassifier.of(model.classes, CELL_LABELS[0]).save(out)
     write_json(
         out / INFO_FILE,
         {

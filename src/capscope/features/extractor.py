@@ -14,6 +14,7 @@ from PIL import Image as Pillow
 from capscope.errors import CapscopeError
 from capscope.features.grid import EXTRACTOR_FILE, WEIGHTS_FILE, GridExtractor
 from capscope.features.regions import batch_of
+from capscope.features.segments import SEGMENTS_FILE
 from capscope.features.store import grid_boxes
 from capscope.features.visual import Features
 from capscope.files import read_json
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 PUBLISHED = ("bottom_up", "coco")
 """Detectors whose weights others trained."""
-EXTRACTOR_FILES = (EXTRACTOR_FILE, WEIGHTS_FILE)
-"""What a folder of features or a run holds of its extractor."""
+EXTRACTOR_FILES = (EXTRACTOR_FILE, WEIGHTS_FILE, SEGMENTS_FILE)
+"""What a folder of features or a run holds of its extractor; the last, where it makes segments."""
 
 
 def load_extractor(folder: Path) -> Extractor | None:
@@ -91,6 +92,8 @@ def look(extractor: Extractor, pictures: Sequence[NDArray[np.uint8]]) -> Feature
         return batch_of(extractor.detect(pictures), extractor.most)
     images = [extractor.preprocess(Pillow.fromarray(one)) for one in pictures]
     batches = [torch.stack(images)] if extractor.image_size else [one[None] for one in images]
-    with torch.inference_mode():
+    with torch.no_grad():
         cells = torch.cat([extractor(batch) for batch in batches])
-    return Features(cells, grid_boxes(extractor.grid).expand(len(cells), -1, -1))
+        segments = extractor.segments(cells)
+    boxes = grid_boxes(extractor.grid).expand(len(cells), -1, -1)
+    return Features(cells, boxes, None, segments)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from capscope.data.images import preprocess
 from capscope.errors import CapscopeError
 from capscope.features.classifier import CUTS, cut, own_weights
+from capscope.features.segments import SEGMENTS_FILE, CellClassifier
 from capscope.features.weights import convolutional, download_weights, read_state
 from capscope.files import read_json, write_json
 from capscope.tensors import fit, read_tensors, write_tensors
@@ -38,6 +39,8 @@ class GridExtractor(nn.Module):
     grid : (h, w)
     channels, dim : int
         C, and C plus the position channels.
+    segmenter : CellClassifier or None
+        Tells the classes of the cells; None where features have no segments.
     """
 
     network: nn.Module
@@ -54,6 +57,7 @@ class GridExtractor(nn.Module):
         positions: int = 0,
         position_scale: float = 1.0,
         config: Mapping[str, Any] = {},
+        segmenter: CellClassifier | None = None,
     ) -> None:
         super().__init__()
         if positions and (positions % 2 or positions < 4):
@@ -62,6 +66,7 @@ class GridExtractor(nn.Module):
         self.scale, self.position_scale = scale, position_scale
         self.positions, self.config = positions, dict(config)
         self.network = network.eval().requires_grad_(False)
+        self.segmenter = segmenter
         for module in network.modules():
             if isinstance(module, nn.ReLU):
                 module.inplace = False
@@ -82,6 +87,13 @@ class GridExtractor(nn.Module):
             cells = torch.cat([cells, self.coordinates.expand(len(cells), -1, -1)], -1)
         return cells
 
+    def segments(self, cells: Tensor) -> Tensor | None:
+        """Return the segments (B, h*w, S) of cells (B, h*w, dim), if there is a segmenter."""
+        if self.segmenter is None:
+            return None
+        found: Tensor = self.segmenter(cells[..., : self.channels] / self.scale)
+        return found
+
     def to_maps(self, cells: Tensor) -> Tensor:
         """Lay values of cells (..., h*w, dim) out as the network's maps (..., C, h, w).
 
@@ -93,7 +105,7 @@ class GridExtractor(nn.Module):
 
     def spec(self) -> dict[str, Any]:
         """Return what identifies the features, as JSON; `load` rebuilds the extractor from it."""
-        return {
+        spec = {
             "network": self.name,
             "layer": self.layer,
             "image_size": self.image_size,
@@ -104,10 +116,18 @@ class GridExtractor(nn.Module):
             "position_scale": self.position_scale,
             "config": self.config,
         }
+        if self.segmenter is not None:
+            names, weights = list(self.segmenter.names), weights_sha256(self.segmenter)
+            spec["segments"] = {"of": "cells", "classes": names, "weights_sha256": weights}
+        return spec
 
     def save(self, folder: Path) -> None:
-        """Write ``extractor.json`` and ``extractor.safetensors``."""
+        """Write ``extractor.json``, ``extractor.safetensors`` and the segmenter's, if any."""
         write_tensors(folder / WEIGHTS_FILE, self.network.state_dict())
+        if self.segmenter is None:
+            (folder / SEGMENTS_FILE).unlink(missing_ok=True)
+        else:
+            self.segmenter.save(folder)
         write_json(folder / EXTRACTOR_FILE, self.spec())
 
     @classmethod
@@ -125,6 +145,7 @@ class GridExtractor(nn.Module):
                 positions=spec["positions"],
                 position_scale=spec["position_scale"],
                 config=spec["config"],
+                segmenter=CellClassifier.load(folder) if "segments" in spec else None,
             )
             expected = spec["weights_sha256"]
         except (KeyError, TypeError) as error:
@@ -143,7 +164,7 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
     settings : mapping
         ``network``, ``weights`` (trained, download, or the path of a state dict), ``image_size``,
         ``scale`` (a number; ``rms`` is measured later, by `capscope.features.extract`), ``layer``
-        and ``pool`` (of networks of torchvision; None: as they come).
+        and ``pool`` (of networks of torchvision; None: as they come), ``segments``.
     backbone : Path, optional
         Folder of the network that ``capscope backbone`` trained, for ``weights: trained``.
     """
@@ -162,7 +183,13 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
         from capscope.features.small import load_small
 
         small, info = load_small(backbone)
-        return GridExtractor(name, small, size, scale=scale, **info)
+        segmenter = CellClassifier.load(backbone) if settings["segments"] == "predicted" else None
+        return GridExtractor(name, small, size, scale=scale, segmenter=segmenter, **info)
+    if settings["segments"] != "none":
+        raise CapscopeError(
+            f"features.grid.segments is {settings['segments']!r}: only the small network predicts "
+            "segments. For others add segments to the finished store with capscope features --import"
+        )
     if size == NATIVE and settings["pool"] is None:
         raise CapscopeError("features.grid: image_size native needs pool, the cells of each side")
     config = {key: settings[key] for key in ("layer", "pool") if settings[key] is not None}

@@ -45,7 +45,7 @@ from capscope.training.state import BEST_FILE, Progress
 
 LAST_FILE = "last.safetensors"
 METRICS_FILE = "metrics.csv"
-EXTRACTOR_FILES = ("extractor.json", "extractor.safetensors")
+EXTRACTOR_FILES = ("extractor.json", "extractor.safetensors", "segments.safetensors")
 
 
 def train_run(
@@ -230,10 +230,12 @@ class _Validation:
 
 def _copy_extractor(features_dir: Path, out: Path) -> Any:
     """Take the image network along, so that the run can caption photographs by itself."""
+    if not (features_dir / EXTRACTOR_FILES[0]).exists():
+        return None
     for name in EXTRACTOR_FILES:
-        if not (features_dir / name).exists():
-            return None
-        shutil.copyfile(features_dir / name, out / name)
+        (out / name).unlink(missing_ok=True)
+        if (features_dir / name).exists():
+            shutil.copyfile(features_dir / name, out / name)
     return read_json(features_dir / EXTRACTOR_FILES[0])
 
 
