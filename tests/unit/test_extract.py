@@ -18,7 +18,7 @@ from capscope.features.extract import prepare_features
 from capscope.features.grid import GridExtractor
 from capscope.features.small import SmallNetwork
 from capscope.features.store import FeatureStore
-from capscope.files import read_manifest, write_json, write_manifest
+from capscope.files import read_json, read_manifest, write_json, write_manifest
 
 COUNT = 11
 CHANNELS = [4, 8]
@@ -106,13 +106,21 @@ def test_the_same_images_give_the_same_bytes(tmp_path: Path, params: dict[str, A
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_an_image_that_became_unreadable_stops_and_leaves_no_store(
+def test_an_image_that_became_unreadable_stops_and_once_mended_the_rest_is_made(
     tmp_path: Path, params: dict[str, Any]
 ) -> None:
+    whole = extract(tmp_path, params, "whole")
+    picture = (tmp_path / "images" / "9.png").read_bytes()
     (tmp_path / "images" / "9.png").write_bytes(b"")
     with pytest.raises(CapscopeError, match=r"9\.png is empty"):
         extract(tmp_path, params)
-    assert not any((tmp_path / "features").iterdir())
+    names = {path.name for path in (tmp_path / "features").iterdir()}
+    assert names == {".features.h5.unfinished", ".features.h5.journal"}
+    assert read_json(tmp_path / "features/.features.h5.journal")["done"] == 8
+    (tmp_path / "images" / "9.png").write_bytes(picture)
+    store = extract(tmp_path, params)
+    assert store.path.read_bytes() == whole.path.read_bytes()
+    assert not any(path.name.startswith(".") for path in (tmp_path / "features").iterdir())
 
 
 def test_an_image_that_became_unreadable_is_skipped_and_counted(

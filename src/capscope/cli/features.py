@@ -32,8 +32,20 @@ from capscope.cli.options import FOLDER, params_options
     "regions_npz, grid_hdf5, grid_npz, store (one of ours); and besides segments_hdf5, "
     "segments_npy, segments_panoptic, segments_masks (scenes) or segments_torchvision.",
 )
+@click.option(
+    "--run",
+    "run_dir",
+    type=FOLDER,
+    help="A run whose training fine-tuned the network of the grid: take features with that.",
+)
 @click.option("--parity", is_flag=True, help="Import as published: fill up or cut to 7 x 7 cells.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the feature store.")
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Make one of N parts, in a folder below --out; one that is there already is kept.",
+)
+@click.option("--gather", is_flag=True, help="Join the parts, features.shards of them.")
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
@@ -42,20 +54,37 @@ def command(
     backbone: Path | None,
     detector: Path | None,
     sources: tuple[tuple[str, Path], ...],
+    run_dir: Path | None,
     parity: bool,
     out: Path,
+    shard: str | None,
+    gather: bool,
 ) -> None:
     """Extract visual features into a feature store, or import those of others."""
-    from capscope.features.extract import prepare_features
-    from capscope.features.extract_regions import prepare_regions
     from capscope.params import load_params
 
     params = load_params(params_files, assignments)
+    if bool(sources) + bool(shard) + gather > 1:
+        raise click.UsageError("--import, --shard and --gather exclude each other")
     if sources:
         from capscope.features.importing.write import import_features
 
         import_features(sources, data_dir, params, out, parity=parity)
+        return
+
+    from capscope.features.job import gather_features
+    from capscope.features.shards import Shard
+
+    part = Shard.parse(shard) if shard else None
+    if gather:
+        grid = {"backbone": backbone, "run": run_dir}
+        trained = grid if kind == "grid" else {"detector": detector}
+        gather_features(out, data_dir, params, kind, trained)
     elif kind == "grid":
-        prepare_features(out, data_dir, params, backbone)
+        from capscope.features.extract import prepare_features
+
+        prepare_features(out, data_dir, params, backbone, part, run_dir)
     else:
-        prepare_regions(out, data_dir, params, detector)
+        from capscope.features.extract_regions import prepare_regions
+
+        prepare_regions(out, data_dir, params, detector, part)

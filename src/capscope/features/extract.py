@@ -1,10 +1,8 @@
-"""From images to a feature store."""
+"""From images to a feature store of grids."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,16 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from capscope.data.annotations import Dataset, Image, Skipped, open_dataset
+from capscope.data.annotations import Dataset, Image
 from capscope.data.images import check_images, map_ahead, read_image
-from capscope.data.karpathy import SKIPPED_FILE, write_skipped
 from capscope.errors import CapscopeError
+from capscope.features.device import arithmetic, compute_device, moved, placed
+from capscope.features.fields import Field
 from capscope.features.grid import GridExtractor, build_extractor
+from capscope.features.job import plan_job, reading_threads
+from capscope.features.shards import Shard
 from capscope.features.store import create_store
-from capscope.files import MANIFEST, write_manifest
+from capscope.files import MANIFEST
 
 SCALE_IMAGES = 256
 
@@ -31,13 +32,27 @@ def extract_grid(
     batch_size: int,
     dtype: str,
     workers: int,
-) -> None:
-    """Write ``features.h5`` with the grid features of all images of `dataset`.
+    chunks: Sequence[Sequence[Image]] | None = None,
+    precision: str = "float32",
+    identity: str | None = None,
+) -> dict[str, Field]:
+    """Write ``features.h5`` with the grid features of images; return the fields of the store.
 
     Threads read and prepare images while the network computes. An image that cannot be read is a
-    `CapscopeError`, and no file is left.
+    `CapscopeError`, and there is no store then.
+
+    Parameters
+    ----------
+    chunks : sequence of sequences of Image, optional
+        The images, as many as go through the network at once; all of `dataset` by default.
+    precision : {"float32", "bfloat16"}
+    identity : str, optional
+        With it, an interrupted call is gone on with: see `capscope.features.resume`.
     """
-    ids = [image.id for image in dataset.images]
+    if chunks is None:
+        starts = range(0, len(dataset.images), batch_size)
+        chunks = [dataset.images[start : start + batch_size] for start in starts]
+    ids = [image.id for chunk in chunks for image in chunk]
     height, width = extractor.grid
     with (
         create_store(
@@ -47,103 +62,155 @@ def extract_grid(
             dim=extractor.dim,
             dtype=dtype,
             attributes=extractor.spec(),
+            identity=identity,
         ) as writer,
-        tqdm(total=len(ids), desc=f"{extractor.name} features", unit="image") as progress,
-        torch.inference_mode(),
+        tqdm(
+            total=len(ids), initial=writer.done, desc=f"{extractor.name} features", unit="image"
+        ) as progress,
     ):
-        for batch in _batches(dataset, extractor, batch_size, workers):
-            writer.append(extractor(batch))
-            progress.update(len(batch))
+        batches = _batches(dataset, extractor, left(chunks, writer.done), workers)
+        for cells in _computed(extractor, batches, precision):
+            writer.append(cells)
+            progress.update(len(cells))
+    return writer.fields
+
+
+def left(chunks: Iterable[Sequence[Image]], done: int) -> Iterator[Sequence[Image]]:
+    """Return what remains of chunks of images when the first `done` images are left out."""
+    for chunk in chunks:
+        if done < len(chunk):
+            yield chunk[done:]
+        done = max(0, done - len(chunk))
 
 
 def unit_scale(
-    dataset: Dataset, extractor: GridExtractor, *, batch_size: int, workers: int
+    dataset: Dataset,
+    extractor: GridExtractor,
+    *,
+    batch_size: int,
+    workers: int,
+    policy: str = "fail",
+    precision: str = "float32",
 ) -> float:
     """Return the factor that brings the network's maps to a root mean square of 1.
 
     It is measured on `SCALE_IMAGES` training images spread evenly over the split, and rounded to
-    four digits, so that it does not depend on the last bits of a machine.
+    four digits, so that it does not depend on the last bits of a machine. Under the policy
+    ``skip``, those that cannot be read are left out.
     """
     images = dataset.split("train") or dataset.images
-    some = replace(dataset, images=images[:: max(1, len(images) // SCALE_IMAGES)][:SCALE_IMAGES])
+    some: Sequence[Image] = images[:: max(1, len(images) // SCALE_IMAGES)][:SCALE_IMAGES]
+    if policy == "skip":
+        some, _ = check_images(dataset, some, policy=policy, workers=workers)
+    chunks = [some[start : start + batch_size] for start in range(0, len(some), batch_size)]
     total, values = 0.0, 0
-    with torch.inference_mode():
-        for batch in _batches(some, extractor, batch_size, workers):
-            maps = extractor.network(batch)
-            total += float(maps.double().pow(2).sum())
-            values += maps.numel()
+    batches = _batches(dataset, extractor, chunks, workers)
+    for maps in _computed(extractor.network, batches, precision):
+        total += float(maps.double().pow(2).sum())
+        values += maps.numel()
     if not 0 < total < float("inf"):
         raise CapscopeError(f"the maps of {extractor.name} are all zero or not finite")
     return float(f"{(values / total) ** 0.5:.4g}")
 
 
+def _computed(
+    network: torch.nn.Module, batches: Iterable[Tensor], precision: str
+) -> Iterator[Tensor]:
+    """Yield what a network says of each batch, as float32.
+
+    A GPU is given the next batch before it is asked for what it made of the last one, so that it
+    need not wait for the disk.
+    """
+    device = compute_device()
+    last: Tensor | None = None
+    for batch in batches:
+        with torch.inference_mode(), arithmetic(precision, device):
+            found: Tensor = network(moved(batch, device)).float()
+        if device.type == "cpu":
+            yield found
+            continue
+        if last is not None:
+            yield last.cpu()
+        last = found
+    if last is not None:
+        yield last.cpu()
+
+
 def _batches(
-    dataset: Dataset, extractor: GridExtractor, batch_size: int, workers: int
+    dataset: Dataset,
+    extractor: GridExtractor,
+    chunks: Iterable[Sequence[Image]],
+    workers: int,
 ) -> Iterator[Tensor]:
     """Yield preprocessed images (B, 3, H, W), read ahead by threads; a batch has one size."""
 
-    def prepare(image: Image) -> Tensor:
-        return extractor.preprocess(read_image(dataset.path(image)))
+    def prepare(place: tuple[Image, bool]) -> tuple[Tensor, bool]:
+        image, last = place
+        return extractor.preprocess(read_image(dataset.path(image))), last
 
+    places = ((image, image is chunk[-1]) for chunk in chunks for image in chunk)
     batch: list[Tensor] = []
-    for pixels in map_ahead(prepare, dataset.images, workers):
+    for pixels, last in map_ahead(prepare, places, workers):
         if batch and batch[0].shape != pixels.shape:
-            yield _stack(batch)
+            yield torch.stack(batch)
             batch = []
         batch.append(pixels)
-        if len(batch) == batch_size:
-            yield _stack(batch)
+        if last:
+            yield torch.stack(batch)
             batch = []
-    if batch:
-        yield _stack(batch)
-
-
-def _stack(images: list[Tensor]) -> Tensor:
-    return torch.stack(images).contiguous(memory_format=torch.channels_last)
 
 
 def prepare_features(
-    out: Path, data_dir: Path, params: dict[str, Any], backbone: Path | None = None
+    out: Path,
+    data_dir: Path,
+    params: Mapping[str, Any],
+    backbone: Path | None = None,
+    shard: Shard | None = None,
+    run_dir: Path | None = None,
 ) -> None:
     """Write the store of grid features of a data set, the extractor beside it, and the manifest.
 
     Under ``dataset.on_unreadable: skip``, images that cannot be read are left out, counted in the
     manifest and listed in ``skipped.csv``.
+
+    Parameters
+    ----------
+    shard : Shard, optional
+        Make only this part, in a folder of its own below `out`; nothing if it is there already.
+    run_dir : Path, optional
+        A run whose training fine-tuned the network: it is taken from there, scale and all.
     """
     settings = params["features"]["grid"]
-    policy = params["dataset"]["on_unreadable"]
-    dataset = open_dataset(data_dir, params)
-    workers = max(1, len(os.sched_getaffinity(0)))
-    skipped: Sequence[Skipped] = ()
-    if policy == "skip":
-        images, skipped = check_images(dataset, dataset.images, policy=policy, workers=workers)
-        if not images:
-            raise CapscopeError(f"none of the images of {data_dir} can be read")
-        dataset = replace(dataset, images=images)
-    extractor = build_extractor(settings, backbone).to(memory_format=torch.channels_last)
-    batch_size = settings["batch_size"]
-    if settings["scale"] == "rms":
-        extractor.scale = unit_scale(dataset, extractor, batch_size=batch_size, workers=workers)
-    (out / MANIFEST).unlink(missing_ok=True)
-    extract_grid(
-        dataset,
+    trained = {"backbone": backbone, "run": run_dir}
+    job = plan_job(out, data_dir, params, "grid", trained, shard)
+    if job.is_complete():
+        return
+    precision = job.params["precision"]
+    tuned = None if run_dir is None else GridExtractor.load(run_dir)
+    extractor = tuned or build_extractor(settings, backbone)
+    placed(extractor, compute_device())
+    batch_size, workers = settings["batch_size"], reading_threads()
+    if settings["scale"] == "rms" and tuned is None:
+        extractor.scale = unit_scale(
+            job.dataset,
+            extractor,
+            batch_size=batch_size,
+            workers=workers,
+            policy=params["dataset"]["on_unreadable"],
+            precision=precision,
+        )
+    (job.folder / MANIFEST).unlink(missing_ok=True)
+    fields = extract_grid(
+        job.dataset,
         extractor,
-        out,
+        job.folder,
         batch_size=batch_size,
         dtype=settings["dtype"],
         workers=workers,
+        chunks=job.chunks,
+        precision=precision,
+        identity=job.identity,
     )
-    extractor.save(out)
-    write_skipped(out / SKIPPED_FILE, skipped)
-    inputs = {"data": data_dir / MANIFEST}
-    if backbone is not None:
-        inputs["backbone"] = backbone / MANIFEST
-    write_manifest(
-        out,
-        "features",
-        params={**settings, "on_unreadable": policy},
-        inputs=inputs,
-        attributes=extractor.spec(),
-        images=len(dataset.images),
-        skipped=len(skipped),
-    )
+    if job.first:
+        extractor.save(job.folder)
+    job.seal(extractor.spec(), fields)

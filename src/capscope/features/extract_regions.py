@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +10,45 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from capscope.data.annotations import Dataset, Image, Skipped, open_dataset
-from capscope.data.images import check_images, map_ahead, read_image
-from capscope.data.karpathy import SKIPPED_FILE, write_skipped
-from capscope.errors import CapscopeError
+from capscope.data.annotations import Dataset, Image
+from capscope.data.images import map_ahead, read_image
 from capscope.features.detector.protocol import Detector
+from capscope.features.extract import left
 from capscope.features.extractor import build_detector
+from capscope.features.fields import Field
+from capscope.features.job import plan_job, reading_threads
+from capscope.features.shards import Shard
 from capscope.features.store import create_region_store
-from capscope.files import MANIFEST, write_manifest
+from capscope.files import MANIFEST
 
 
 def extract_regions(
-    dataset: Dataset, detector: Detector, out: Path, *, batch_size: int, dtype: str, workers: int
-) -> None:
-    """Write ``features.h5`` with the regions of all images of `dataset`.
+    dataset: Dataset,
+    detector: Detector,
+    out: Path,
+    *,
+    chunks: Sequence[Sequence[Image]],
+    dtype: str,
+    workers: int,
+    identity: str,
+) -> dict[str, Field]:
+    """Write ``features.h5`` with the regions of images; return the fields of the store.
 
     Threads read images while the detector works. An image that cannot be read is a
-    `CapscopeError`, and no file is left.
+    `CapscopeError`, and there is no store then.
+
+    Parameters
+    ----------
+    chunks : sequence of sequences of Image
+        The images, as many as the detector gets at once.
+    identity : str
+        An interrupted call is gone on with: see `capscope.features.resume`.
     """
 
     def read(image: Image) -> NDArray[np.uint8]:
         return np.asarray(read_image(dataset.path(image)))
 
-    ids = [image.id for image in dataset.images]
+    ids = [image.id for chunk in chunks for image in chunk]
     with (
         create_region_store(
             out,
@@ -44,56 +58,51 @@ def extract_regions(
             dtype=dtype,
             attributes=detector.spec(),
             details=detector.details,
+            identity=identity,
         ) as writer,
-        tqdm(total=len(ids), desc="regions", unit="image") as progress,
+        tqdm(total=len(ids), initial=writer.done, desc="regions", unit="image") as progress,
     ):
-        batch: list[NDArray[np.uint8]] = []
-        for number, picture in enumerate(map_ahead(read, dataset.images, workers), 1):
-            batch.append(picture)
-            if len(batch) == batch_size or number == len(ids):
-                writer.append(detector.detect(batch, progress.update))
-                batch = []
+        rest = list(left(chunks, writer.done))
+        pictures = map_ahead(read, (image for chunk in rest for image in chunk), workers)
+        for chunk in rest:
+            batch = [next(pictures) for _ in chunk]
+            writer.append(detector.detect(batch))
+            progress.update(len(batch))
+    return writer.fields
 
 
 def prepare_regions(
-    out: Path, data_dir: Path, params: dict[str, Any], detector_dir: Path | None = None
+    out: Path,
+    data_dir: Path,
+    params: Mapping[str, Any],
+    detector_dir: Path | None = None,
+    shard: Shard | None = None,
 ) -> None:
     """Write the store of regions of a data set, the detector beside it, and the manifest.
 
     Under ``dataset.on_unreadable: skip``, images that cannot be read are left out, counted in the
     manifest and listed in ``skipped.csv``.
+
+    Parameters
+    ----------
+    shard : Shard, optional
+        Make only this part, in a folder of its own below `out`; nothing if it is there already.
     """
     settings = params["features"]["regions"]
-    policy = params["dataset"]["on_unreadable"]
-    dataset = open_dataset(data_dir, params)
-    workers = max(1, len(os.sched_getaffinity(0)))
-    skipped: Sequence[Skipped] = ()
-    if policy == "skip":
-        images, skipped = check_images(dataset, dataset.images, policy=policy, workers=workers)
-        if not images:
-            raise CapscopeError(f"none of the images of {data_dir} can be read")
-        dataset = replace(dataset, images=images)
+    job = plan_job(out, data_dir, params, "regions", {"detector": detector_dir}, shard)
+    if job.is_complete():
+        return
     detector = build_detector(settings, detector_dir)
-    (out / MANIFEST).unlink(missing_ok=True)
-    extract_regions(
-        dataset,
+    (job.folder / MANIFEST).unlink(missing_ok=True)
+    fields = extract_regions(
+        job.dataset,
         detector,
-        out,
-        batch_size=settings["batch_size"],
+        job.folder,
+        chunks=job.chunks,
         dtype=settings["dtype"],
-        workers=workers,
+        workers=reading_threads(),
+        identity=job.identity,
     )
-    detector.save(out)
-    write_skipped(out / SKIPPED_FILE, skipped)
-    inputs = {"data": data_dir / MANIFEST}
-    if detector_dir is not None:
-        inputs["detector"] = detector_dir / MANIFEST
-    write_manifest(
-        out,
-        "features",
-        params={**settings, "on_unreadable": policy},
-        inputs=inputs,
-        attributes={"kind": "regions", **detector.spec()},
-        images=len(dataset.images),
-        skipped=len(skipped),
-    )
+    if job.first:
+        detector.save(job.folder)
+    job.seal({"kind": "regions", **detector.spec()}, fields)

@@ -44,7 +44,14 @@ class Field(NamedTuple):
 
 
 class FieldWriter:
-    """Writes rows of all fields in the order of the ids; made by `create_fields`."""
+    """Writes rows of all fields in the order of the ids; made by `create_fields`.
+
+    Parameters
+    ----------
+    note : mapping, optional
+        ``done`` and ``checksums`` of an earlier writer of the same file, whose rows are kept if
+        they are as they were.
+    """
 
     def __init__(
         self,
@@ -52,25 +59,50 @@ class FieldWriter:
         ids: NDArray[np.int64],
         fields: Mapping[str, Field],
         attributes: Mapping[str, Any],
+        note: Mapping[str, Any] | None = None,
     ) -> None:
         self.ids, self.fields = ids, dict(fields)
         self.done = 0
-        self._checksums = dict.fromkeys(fields, 0)
+        self.checksums = dict.fromkeys(fields, 0)
         self._offsets: dict[str, int] = {}
+        if note is None or not self._taken_up(path, note):
+            self._lay_out(path, attributes)
+        self._file = os.open(path, os.O_RDWR)
+
+    def _lay_out(self, path: Path, attributes: Mapping[str, Any]) -> None:
+        """Make the file with room for all rows."""
+        needed = len(self.ids) * sum(field.row_bytes for field in self.fields.values())
+        os.truncate(path, 0)
+        os.truncate(path, needed)  # refused here beyond a limit; HDF5 crashes on such errors
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_layout(h5py.h5d.CONTIGUOUS)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         layout.set_obj_track_times(False)  # the same features give the same bytes
         with h5py.File(path, "w") as file:
-            file["ids"] = ids
+            file["ids"] = self.ids
             file.attrs["attributes"] = json.dumps(dict(attributes))
-            for name, field in fields.items():
-                space = h5py.h5s.create_simple((len(ids), *field.shape))
+            for name, field in self.fields.items():
+                space = h5py.h5s.create_simple((len(self.ids), *field.shape))
                 kind = h5py.h5t.py_create(np.dtype(field.dtype))
                 dataset = h5py.h5d.create(file.id, name.encode(), kind, space, layout)
                 self._offsets[name] = int(dataset.get_offset())
-        self._file = os.open(path, os.O_RDWR)
+
+    def _taken_up(self, path: Path, note: Mapping[str, Any]) -> bool:
+        """Go on with a file whose first rows are as `note` says; otherwise say no."""
+        try:
+            ids, arrays, _ = map_fields(path)
+            with h5py.File(path, "r") as file:
+                self._offsets = {name: int(file[name].id.get_offset()) for name in self.fields}
+        except (CapscopeError, OSError, KeyError):
+            return False
+        done = note["done"]
+        if not np.array_equal(ids, self.ids) or any(
+            _checksum(arrays[name][:done]) != note["checksums"][name] for name in self.fields
+        ):
+            return False
+        self.done, self.checksums = done, dict(note["checksums"])
+        return True
 
     def append(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write the rows of the next images; every field, each (B, ...) and finite.
@@ -96,12 +128,16 @@ class FieldWriter:
             blocks[name] = rows
         for name, rows in blocks.items():
             data = rows.data.cast("B")
-            self._checksums[name] = zlib.crc32(data, self._checksums[name])
+            self.checksums[name] = zlib.crc32(data, self.checksums[name])
             place = self._offsets[name] + self.done * self.fields[name].row_bytes
             while data:
                 written = os.pwrite(self._file, data, place)
                 data, place = data[written:], place + written
         self.done += count
+
+    def sync(self) -> None:
+        """Bring what was written to the disk."""
+        os.fsync(self._file)
 
     def close(self) -> None:
         """Close the file."""
@@ -113,14 +149,18 @@ class FieldWriter:
             raise ValueError(f"only {self.done} of {len(self.ids)} images were written")
         ids, arrays, _ = map_fields(path)
         for name, array in arrays.items():
-            checksum = 0
-            for start in range(0, len(array), 256):
-                rows = array[start : start + 256]
-                checksum = zlib.crc32(np.ascontiguousarray(rows).data.cast("B"), checksum)
-            if checksum != self._checksums[name] or not np.array_equal(ids, self.ids):
+            if _checksum(array) != self.checksums[name] or not np.array_equal(ids, self.ids):
                 raise CapscopeError(
                     f"{path} reads back differently from what was written; check the disk"
                 )
+
+
+def _checksum(array: NDArray[Any]) -> int:
+    checksum = 0
+    for start in range(0, len(array), 256):
+        rows = array[start : start + 256]
+        checksum = zlib.crc32(np.ascontiguousarray(rows).data.cast("B"), checksum)
+    return checksum
 
 
 def _check_finite(name: str, ids: NDArray[np.int64], rows: NDArray[Any]) -> None:
@@ -132,6 +172,27 @@ def _check_finite(name: str, ids: NDArray[np.int64], rows: NDArray[Any]) -> None
                 f"image {image_id}: features are infinite or not a number as {rows.dtype} "
                 f"({name}); write them as float32 (features.*.dtype), or check where they are from"
             )
+
+
+def check_ids(path: Path, ids: Sequence[int]) -> NDArray[np.int64]:
+    """Return the ids of a store; none at all, or one twice, is a `CapscopeError`."""
+    if not len(ids):
+        raise CapscopeError(f"{path}: there is no image to write features of")
+    numbers = np.array(ids, np.int64)
+    unique, counts = np.unique(numbers, return_counts=True)
+    if len(unique) < len(ids):
+        raise CapscopeError(f"{path}: image {unique[counts > 1][0]} comes twice")
+    return numbers
+
+
+def check_room(
+    path: Path, ids: NDArray[np.int64], fields: Mapping[str, Field], there: int = 0
+) -> None:
+    """Refuse a store that its disk has no room for; `there` bytes of it are written already."""
+    needed = len(ids) * sum(field.row_bytes for field in fields.values()) - there
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise CapscopeError(f"{path} needs {needed:,} bytes, {path.parent} has {free:,} left")
 
 
 @contextmanager
@@ -148,18 +209,10 @@ def create_fields(
     CapscopeError
         There is no room for the file; no image, or one twice; a value is not finite.
     """
-    if not len(ids):
-        raise CapscopeError(f"{path}: there is no image to write features of")
-    unique, counts = np.unique(np.array(ids, np.int64), return_counts=True)
-    if len(unique) < len(ids):
-        raise CapscopeError(f"{path}: image {unique[counts > 1][0]} comes twice")
+    numbers = check_ids(path, ids)
     with atomic_path(path) as temporary:
-        needed = len(ids) * sum(field.row_bytes for field in fields.values())
-        free = shutil.disk_usage(path.parent).free
-        if needed > free:
-            raise CapscopeError(f"{path} needs {needed:,} bytes, {path.parent} has {free:,} left")
-        os.truncate(temporary, needed)  # refused here beyond a limit; HDF5 crashes on such errors
-        writer = FieldWriter(temporary, np.array(ids, np.int64), fields, attributes)
+        check_room(path, numbers, fields)
+        writer = FieldWriter(temporary, numbers, fields, attributes)
         try:
             yield writer
         finally:

@@ -8,7 +8,7 @@ of each region (`capscope.features.regions`). Either may have ``segments`` (M, S
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from capscope.errors import CapscopeError
 from capscope.features.fields import Field, FieldWriter, create_fields, map_fields
 from capscope.features.regions import DETAILS, Regions, pad_regions, region_fields, regions_of_row
+from capscope.features.resume import resume_fields
 from capscope.features.visual import Features
 from capscope.files import read_manifest
 
@@ -45,6 +46,16 @@ class FeatureWriter:
     def __init__(self, fields: FieldWriter) -> None:
         self._fields = fields
 
+    @property
+    def done(self) -> int:
+        """Images that are written, some of them by an earlier process perhaps."""
+        return self._fields.done
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The fields of the store, in the order in which they were made."""
+        return self._fields.fields
+
     def append(self, cells: Tensor, segments: Tensor | None = None) -> None:
         """Write the features (B, h*w, D) of the next B images, and their segments (B, M, S)."""
         arrays = {"grid": cells.numpy(force=True)}
@@ -58,6 +69,16 @@ class RegionWriter:
 
     def __init__(self, fields: FieldWriter) -> None:
         self._fields = fields
+
+    @property
+    def done(self) -> int:
+        """Images that are written, some of them by an earlier process perhaps."""
+        return self._fields.done
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """The fields of the store, in the order in which they were made."""
+        return self._fields.fields
 
     def append(self, images: Sequence[Regions], segments: Tensor | None = None) -> None:
         """Write the regions of the next images, and their segments (B, M, S)."""
@@ -79,6 +100,7 @@ def create_store(
     dtype: str,
     attributes: Mapping[str, Any],
     segments: tuple[int, int] | None = None,
+    identity: str | None = None,
 ) -> Iterator[FeatureWriter]:
     """Yield a writer for grid features; the file appears when the block ends, or not at all.
 
@@ -93,6 +115,9 @@ def create_store(
         JSON-serialisable description of the features: network, layer, grid, ...
     segments : (M, S), optional
         Shape of an image's segments, if each comes with some.
+    identity : str, optional
+        With it, what an interrupted writer of the same identity wrote is gone on with: see
+        `capscope.features.resume`.
 
     Raises
     ------
@@ -100,7 +125,7 @@ def create_store(
         There is no room for the file; or a value overflows `dtype` or is not finite.
     """
     fields = {"grid": Field((cells, dim), dtype), **_segments(segments, dtype)}
-    with create_fields(folder / FEATURES_FILE, ids, fields, attributes) as writer:
+    with _writing(folder / FEATURES_FILE, ids, fields, attributes, identity) as writer:
         yield FeatureWriter(writer)
 
 
@@ -115,6 +140,7 @@ def create_region_store(
     attributes: Mapping[str, Any],
     details: Sequence[str] = tuple(DETAILS),
     segments: tuple[int, int] | None = None,
+    identity: str | None = None,
 ) -> Iterator[RegionWriter]:
     """Yield a writer for region features; the file appears when the block ends, or not at all.
 
@@ -133,11 +159,25 @@ def create_region_store(
         Which of `capscope.features.regions.DETAILS` every image has.
     segments : (M, S), optional
         Shape of an image's segments, if each comes with some.
+    identity : str, optional
+        As in `create_store`.
     """
     fields = {**region_fields(regions, dim, dtype, details), **_segments(segments, dtype)}
     described = {"kind": "regions", "regions": regions, "dim": dim, **attributes}
-    with create_fields(folder / FEATURES_FILE, ids, fields, described) as writer:
+    with _writing(folder / FEATURES_FILE, ids, fields, described, identity) as writer:
         yield RegionWriter(writer)
+
+
+def _writing(
+    path: Path,
+    ids: Sequence[int],
+    fields: Mapping[str, Field],
+    attributes: Mapping[str, Any],
+    identity: str | None,
+) -> AbstractContextManager[FieldWriter]:
+    if identity is None:
+        return create_fields(path, ids, fields, attributes)
+    return resume_fields(path, ids, fields, attributes, identity)
 
 
 def _segments(shape: tuple[int, int] | None, dtype: str) -> dict[str, Field]:
