@@ -103,7 +103,9 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CapscopeError(f"{path} does not exist") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CapscopeError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise CapscopeError(f"{path} is not valid JSON: {error}") from error
 
 

@@ -15,9 +15,10 @@ from capscope.metrics.evaluate import CaptionScorer
 from capscope.metrics.frequencies import DocumentFrequencies
 from capscope.metrics.frequent import FREQUENT_WORDS, frequent_word_measures
 from capscope.metrics.meteor import Meteor, meteor_scores
+from capscope.metrics.original import original_scores
 from capscope.metrics.rouge import rouge_l
-from capscope.metrics.tokenizer import PUNCTUATION, drop_punctuation, one_line, ptb_tokenize
 from capscope.metrics.tokenized import regroup
+from capscope.metrics.tokenizer import PUNCTUATION, drop_punctuation, one_line, ptb_tokenize
 from capscope.metrics.treebank import treebank_tokenize
 
 ROOT = Path(__file__).parents[2]
@@ -88,6 +89,35 @@ def test_scores_and_scores_per_image_are_those_of_the_original(captions, meteor)
         statistics = meteor.statistics(references, candidates)
         rows = [list(map(float, row.split())) for row in expected["METEOR_stats"]]
         assert statistics.tolist() == rows
+
+
+@pytest.mark.parametrize("tag", ["all", "fakecap_only"])
+def test_scores_equal_those_of_the_original_to_the_last_digits(captions, tag):
+    ids = images_of(captions, tag)
+    check_against_original(
+        [captions["tok_refs"][i] for i in ids], [captions["tok_cands"][i][0] for i in ids]
+    )
+
+
+@pytest.mark.parametrize("file", ["edge_cases.json", "edge_cases2.json"])
+def test_edge_cases_equal_those_of_the_original_to_the_last_digits(file):
+    case = golden(file)
+    if "degenerate" in case:
+        case = case["degenerate"]
+        references, candidates = case["gts"], case["res"]
+    else:
+        case = case["negative_idf"]
+        references, candidates = case["refs"], case["cands"]
+    check_against_original(
+        [references[i] for i in references], [candidates[i][0] for i in references]
+    )
+
+
+def check_against_original(references, candidates):
+    measures = CaptionScorer(references).measures(candidates)
+    for name, (value, per_image) in original_scores(references, candidates).items():
+        close(measures[name].value, value, 1e-12)
+        close(measures[name].per_image, per_image, 1e-12)
 
 
 def test_cider_d_with_cached_frequencies_is_that_of_the_original(captions):

@@ -246,6 +246,9 @@ def test_the_originals_and_the_python_tokeniser_give_the_same(files):
     ("candidates", "message"),
     [
         ("no json", "good.json is not valid JSON"),
+        ("[" * 100_000, "good.json is not valid JSON"),
+        ('[{"image_id": ' + "9" * 5000 + "}]", "good.json is not valid JSON"),
+        ("\udcff", "good.json is not valid JSON"),
         ("[1]", "entry 0 is not an object"),
         (coco_results({**GOOD, 8: "x", 9: "y"}), r"2 captions without references \(image ids 8, 9"),
         (coco_results({1: "x"}), r"2 references without a caption \(image ids 2, 7"),
@@ -257,7 +260,7 @@ def test_the_originals_and_the_python_tokeniser_give_the_same(files):
     ],
 )
 def test_bad_candidates_are_named(files, candidates, message):
-    Path("good.json").write_text(candidates)
+    Path("good.json").write_bytes(candidates.encode("utf-8", "surrogateescape"))
     with pytest.raises(CapscopeError, match=message) as error:
         run(*COCO)
     assert "good.json" in str(error.value)
