@@ -23,8 +23,8 @@ PER_CLASS_OVERLAPS = tuple(np.arange(0.5, 1.0, 0.1).tolist())
 PER_CLASS_FLOORS = (0.2, 0.1)
 """Scores that `per_class` asks for; the second where the first leaves too few regions."""
 PROPOSAL_OVERLAP, PROPOSAL_FLOOR = 0.3, 0.2
-NEGLIGIBLE = 0.001
-"""Scores below are looked at only where those above leave too few regions."""
+NEGLIGIBLE = (0.05, 0.001, 0.0)
+"""Scores up to these are looked at only where those above leave too few regions."""
 
 
 class Try(NamedTuple):
@@ -155,9 +155,11 @@ def proposals(
     boxes = rescale(found.boxes, size, raw_size)
     if inclusive:
         boxes = boxes + boxes.new_tensor([0, 0, 1, 1])
-    best = surviving_scores(boxes, probabilities, NEGLIGIBLE)
-    if int((best > 0).sum()) < least:
-        best = surviving_scores(boxes, probabilities, 0.0)
+    best = probabilities.new_zeros(len(boxes))
+    for floor in NEGLIGIBLE:
+        best = surviving_scores(boxes, probabilities, floor)
+        if int((best > 0).sum()) >= least:
+            break
     kept = (best >= PROPOSAL_FLOOR).nonzero()[:, 0]
     tries = (Try(PROPOSAL_FLOOR, PROPOSAL_OVERLAP, len(kept)),)
     if not least <= len(kept) <= most:
