@@ -52,6 +52,28 @@ DETECTOR_WEIGHTS = (
     [] if REGIONS["weights"] in ("trained", "download") else [str(expand_path(REGIONS["weights"]))]
 )
 
+# What makes each kind of features: files, options of `capscope features`, parameters.
+BACKBONE, DETECTOR = f"results/{DATASET}/backbone", f"results/{DATASET}/features/detector"
+NETWORKS = {
+    "grid": [f"{BACKBONE}/manifest.json"] if TRAINED else WEIGHTS,
+    "regions": [f"{DETECTOR}/manifest.json"] if DETECTED else DETECTOR_WEIGHTS,
+}
+NETWORK_OPTIONS = {
+    "grid": f"--backbone {BACKBONE}" if TRAINED else "",
+    "regions": f"--detector {DETECTOR}" if DETECTED else "",
+}
+EXTRACTION = {
+    kind: [config["features"][kind], config["dataset"]["on_unreadable"]]
+    for kind in ("grid", "regions")
+}
+SHARDS = config["features"]["shards"]
+GATHER = "--gather" if SHARDS > 1 else ""
+
+
+scattergather:
+    shards=SHARDS,
+
+
 # Masks tell where an object is; only drawn scenes can be drawn again without it.
 MASKED = READER == "scenes" or config["dataset"][READER].get("instances") is not None
 HAS = {"captions": True, "boxes": MASKED, "scenes": READER == "scenes"}
@@ -132,6 +154,14 @@ def sources(wildcards):
     if missing:
         raise WorkflowError(missing)
     return SOURCES
+
+
+def shards_of(kind):
+    """Return what the shards of an extraction leave; a single job has none."""
+    if SHARDS == 1:
+        return []
+    pattern = "results/{{dataset}}/features/" + kind + "/shards/{scatteritem}/manifest.json"
+    return gather.shards(pattern)
 
 
 def models_at_hand(wildcards):

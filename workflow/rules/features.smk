@@ -24,11 +24,42 @@ rule train_backbone:
         " --data {params.data} --out {params.out} 2>&1 | tee {log}"
 
 
+# With features.shards above 1, this is one job of them, and the rules below join what they made.
+rule extract_shard:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        network=lambda wildcards: NETWORKS[wildcards.kind],
+    output:
+        temp("results/{dataset}/features/{kind}/shards/{scatteritem}/manifest.json"),
+    log:
+        "results/{dataset}/logs/features/{kind}-{scatteritem}.log",
+    benchmark:
+        "results/{dataset}/logs/features/{kind}-{scatteritem}.tsv"
+    wildcard_constraints:
+        kind="grid|regions",
+    conda:
+        "../../envs/detectron2.yaml" if WITH_DETECTRON2 else "../../envs/capscope.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        data=subpath(input.data, parent=True),
+        network=lambda wildcards: NETWORK_OPTIONS[wildcards.kind],
+        out="results/{dataset}/features/{kind}",
+        file=f"results/{DATASET}/params.json",
+        settings=lambda wildcards: EXTRACTION[wildcards.kind],
+    shell:
+        "capscope features --params {params.file} --kind {wildcards.kind} --data {params.data}"
+        " {params.network} --shard {wildcards.scatteritem} --out {params.out} 2>&1 | tee {log}"
+
+
 rule extract_grid:
     input:
         data="results/{dataset}/data/manifest.json",
-        backbone=["results/{dataset}/backbone/manifest.json"] if TRAINED else [],
-        weights=WEIGHTS,
+        network=NETWORKS["grid"],
+        shards=shards_of("grid"),
     output:
         "results/{dataset}/features/grid/manifest.json",
     log:
@@ -39,18 +70,19 @@ rule extract_grid:
         "../../envs/capscope.yaml"
     threads: 2
     resources:
-        gpu=1,
+        gpu=1 if SHARDS == 1 else 0,
         mem_mb=4000,
         runtime=240,
     params:
         data=subpath(input.data, parent=True),
-        backbone=f"--backbone results/{DATASET}/backbone" if TRAINED else "",
+        network=NETWORK_OPTIONS["grid"],
+        gather=GATHER,
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
-        settings=[GRID, config["dataset"]["on_unreadable"]],
+        settings=EXTRACTION["grid"],
     shell:
-        "capscope features --params {params.file} --kind grid"
-        " --data {params.data} {params.backbone} --out {params.out} 2>&1 | tee {log}"
+        "capscope features --params {params.file} --kind grid {params.gather}"
+        " --data {params.data} {params.network} --out {params.out} 2>&1 | tee {log}"
 
 
 rule train_detector:
@@ -84,8 +116,8 @@ rule train_detector:
 rule extract_regions:
     input:
         data="results/{dataset}/data/manifest.json",
-        detector=["results/{dataset}/features/detector/manifest.json"] if DETECTED else [],
-        weights=DETECTOR_WEIGHTS,
+        network=NETWORKS["regions"],
+        shards=shards_of("regions"),
     output:
         "results/{dataset}/features/regions/manifest.json",
     log:
@@ -96,15 +128,16 @@ rule extract_regions:
         "../../envs/detectron2.yaml" if WITH_DETECTRON2 else "../../envs/capscope.yaml"
     threads: 2
     resources:
-        gpu=1,
+        gpu=1 if SHARDS == 1 else 0,
         mem_mb=4000,
         runtime=240,
     params:
         data=subpath(input.data, parent=True),
-        detector=f"--detector results/{DATASET}/features/detector" if DETECTED else "",
+        network=NETWORK_OPTIONS["regions"],
+        gather=GATHER,
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
-        settings=[REGIONS, config["dataset"]["on_unreadable"]],
+        settings=EXTRACTION["regions"],
     shell:
-        "capscope features --params {params.file} --kind regions"
-        " --data {params.data} {params.detector} --out {params.out} 2>&1 | tee {log}"
+        "capscope features --params {params.file} --kind regions {params.gather}"
+        " --data {params.data} {params.network} --out {params.out} 2>&1 | tee {log}"
