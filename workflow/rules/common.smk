@@ -160,8 +160,9 @@ def shards_of(kind):
     """Return what the shards of an extraction leave; a single job has none."""
     if SHARDS == 1:
         return []
-    pattern = "results/{{dataset}}/features/" + kind + "/shards/{scatteritem}/manifest.json"
-    return gather.shards(pattern)
+    return gather.shards(
+        f"results/{{{{dataset}}}}/features/{kind}/shards/{{scatteritem}}/manifest.json"
+    )
 
 
 def models_at_hand(wildcards):
