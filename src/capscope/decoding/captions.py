@@ -14,7 +14,7 @@ from capscope.decoding.hypothesis import Hypothesis
 from capscope.decoding.methods import search_images
 from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore
-from capscope.features.visual import Features
+from capscope.features.visual import Features, FeatureSource
 from capscope.files import write_json
 from capscope.models.captioner import Captioner
 from capscope.models.checkpoint import load_ensemble
@@ -30,7 +30,7 @@ def caption_images(
 
 def caption_split(
     captioner: Captioner,
-    store: FeatureStore,
+    store: FeatureSource,
     image_ids: Sequence[int],
     vocabulary: Vocabulary,
     settings: Mapping[str, Any],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -43,3 +45,15 @@ class Features(NamedTuple):
             for field in (self.boxes, self.valid, self.segments)
         )
         return Features(change(self.cells), boxes, valid, segments)
+
+
+class FeatureSource(Protocol):
+    """What gives the features of images by their ids: a store, or what stands in for one."""
+
+    def rows(self, ids: Sequence[int] | NDArray[Any] | Tensor) -> NDArray[np.int64]:
+        """Return where images are; an unknown image is a `CapscopeError`."""
+        ...
+
+    def read(self, ids: Sequence[int] | NDArray[Any] | Tensor) -> Features:
+        """Return the features of images, in the given order."""
+        ...

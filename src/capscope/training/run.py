@@ -18,6 +18,7 @@ from capscope.data.vocabulary import Vocabulary
 from capscope.decoding.captions import caption_split
 from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore
+from capscope.features.visual import FeatureSource
 from capscope.files import (
     MANIFEST,
     digest,
@@ -34,8 +35,10 @@ from capscope.metrics.cider import CiderD
 from capscope.models import build, configure
 from capscope.models.captioner import Captioner
 from capscope.models.checkpoint import INFO_FILE, MODEL_FILE
+from capscope.models.from_images import FromImages
 from capscope.tensors import read_tensors, write_tensors
 from capscope.training.batches import Rows, image_of_row
+from capscope.training.fine_tuning import IMAGES_FILE, ImageReader, save_network, with_network
 from capscope.training.lock import exclusive
 from capscope.training.loop import Recipe, Trainer
 from capscope.training.stages import STAGES, build_stage
@@ -120,12 +123,18 @@ def train_run(
             history = start_from(
                 from_dir, captioner, name=name, config=config, vocabulary=vocabulary, store=store
             )
-        rows = _training_rows(dataset, captions, store)
-        corpus = Corpus(captions, spread(rows, recipe.limit), vocabulary, store)
+        rows = spread(_training_rows(dataset, captions, store), recipe.limit)
+        source: FeatureSource = store
+        if own.get("encoder") == "fine_tuned":
+            captioner = with_network(captioner, features_dir, own)
+            ids = [*np.unique(image_of_row(captions)[rows]), *_validated(dataset, recipe)]
+            size = captioner.extractor.image_size or 0
+            source = ImageReader(out / "state" / IMAGES_FILE, dataset, ids, size)
+        corpus = Corpus(captions, rows, vocabulary, source)
         objective = build_stage(stage, captioner, corpus, own)
         trainer = Trainer(
             objective,
-            _Validation(dataset, captions, store, vocabulary, recipe),
+            _Validation(dataset, captions, source, vocabulary, recipe),
             recipe,
             seed=seed,
             folder=out,
@@ -146,7 +155,6 @@ def train_run(
             "dataset": dataset.name,
             "vocabulary": vocabulary.to_json(),
             "vocabulary_sha256": vocabulary.sha256,
-            "extractor": _copy_extractor(features_dir, out),
             "features": store.attributes,
             "params_sha256": digest(identity),
             "software": software(),
@@ -156,6 +164,8 @@ def train_run(
             "signature": objective.signature,
             "from": history,
         }
+        if not isinstance(captioner, FromImages):
+            info["extractor"] = _copy_extractor(features_dir, out)
         _write(out, captioner, progress, info, recipe.keep)
         write_manifest(out, "run", params=identity, inputs=manifests, key=key)
         shutil.rmtree(out / "state")
@@ -197,6 +207,14 @@ def spread(rows: Rows, limit: int | None) -> Rows:
     return rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
 
 
+def _validated(dataset: Dataset, recipe: Recipe) -> list[int]:
+    """Return the images that are captioned after each epoch."""
+    images = dataset.split("val")[: recipe.validation_images]
+    if not images:
+        raise CapscopeError(f"data set {dataset.name} has no images in its split val")
+    return [image.id for image in images]
+
+
 class _Validation:
     """CIDEr-D of the captions of some validation images, as long as the training's references."""
 
@@ -204,17 +222,14 @@ class _Validation:
         self,
         dataset: Dataset,
         captions: EncodedCaptions,
-        store: FeatureStore,
+        store: FeatureSource,
         vocabulary: Vocabulary,
         recipe: Recipe,
     ) -> None:
-        images = dataset.split("val")[: recipe.validation_images]
-        if not images:
-            raise CapscopeError(f"data set {dataset.name} has no images in its split val")
         self.store, self.vocabulary = store, vocabulary
-        self.ids = [image.id for image in images]
+        self.ids = _validated(dataset, recipe)
         store.rows(self.ids)
-        self.cider = CiderD([image.tokens for image in images])
+        self.cider = CiderD([dataset.by_id(image_id).tokens for image_id in self.ids])
         self.settings = {
             "method": "beam",
             "beam": recipe.validation_beam,
@@ -244,8 +259,14 @@ def _write(
 ) -> None:
     """Write the weights to keep and the last ones, the log and the description."""
     last = captioner.state_dict()
-    best = read_tensors(out / "state" / BEST_FILE.format(progress.best_epoch))
-    write_tensors(out / MODEL_FILE, best if keep == "best" else last)
+    kept = last
+    if keep == "best":
+        kept = read_tensors(out / "state" / BEST_FILE.format(progress.best_epoch))
+    if isinstance(captioner, FromImages):
+        last = {name: tensor.clone() for name, tensor in last.items()}
+        kept, spec = save_network(captioner, kept, out)
+        info |= {"extractor": spec, "features": {**info["features"], **spec}}
+    write_tensors(out / MODEL_FILE, kept)
     write_tensors(out / LAST_FILE, last)
     text = io.StringIO()
     writer = csv.DictWriter(text, list(progress.rows[0]), lineterminator="\n")

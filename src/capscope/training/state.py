@@ -101,6 +101,10 @@ def load_state(
             state.setdefault(int(number), {})[".".join(rest)] = tensor
     groups = optimiser.state_dict()["param_groups"]
     optimiser.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, entry in optimiser.state.items():
+        for name, tensor in entry.items():  # fused steps need the layout of the parameter
+            if tensor.shape == parameter.shape:
+                entry[name] = torch.empty_like(parameter).copy_(tensor)
     return Progress(**{**loaded, "schedule": Schedule(**loaded["schedule"])})
 
 

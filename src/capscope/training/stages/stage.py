@@ -11,7 +11,7 @@ from torch import Tensor
 
 from capscope.data.captions import EncodedCaptions
 from capscope.data.vocabulary import Vocabulary
-from capscope.features.store import FeatureStore
+from capscope.features.visual import FeatureSource
 from capscope.models.captioner import Captioner
 from capscope.training.batches import Rows
 
@@ -23,7 +23,7 @@ class Corpus:
     captions: EncodedCaptions
     rows: Rows
     vocabulary: Vocabulary
-    store: FeatureStore
+    store: FeatureSource
 
     @property
     def first_word(self) -> int:
