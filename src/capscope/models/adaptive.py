@@ -147,8 +147,9 @@ class Adaptive(SumCaptioner):
         projected = words + ops.each_step(memory["global"], steps, GLOBAL_BEFORE, "own")
         state = self.start(memory)
         cells = [Cell(state["h"], state["c"], None)]
-        for one in projected.chunk(steps, dim=1):
-            cells.append(self.lstm(one, cells[-1].h, cells[-1].c))
+        with self.lstm.over_steps():
+            for one in projected.chunk(steps, dim=1):
+                cells.append(self.lstm(one, cells[-1].h, cells[-1].c))
         h, c, sentinel = (torch.cat(parts, 1) for parts in zip(*cells[1:], strict=True))
         attended = self.attend(h, sentinel, memory)
         return Moments(

@@ -134,8 +134,9 @@ class AoA(SumCaptioner):
         projected = words + ops.each_step(memory["global"], steps, GLOBAL_LATER, "first")
         state = self.start(memory)
         cells = [Cell(state["h"], state["c"], None)]
-        for one in projected.chunk(steps, dim=1):
-            cells.append(self.lstm(one, cells[-1].h, ops.cut(cells[-1].c, CELL_RECURRENCE)))
+        with self.lstm.over_steps():
+            for one in projected.chunk(steps, dim=1):
+                cells.append(self.lstm(one, cells[-1].h, ops.cut(cells[-1].c, CELL_RECURRENCE)))
         h = torch.cat([cell.h for cell in cells[1:]], 1)
         c = torch.cat([cell.c for cell in cells[1:]], 1)
         return Moments(h, c, *self.attend(h, memory))

@@ -153,10 +153,11 @@ class GridTD(SumCaptioner):
         memory = ops.border(self.encode(features))
         state = self.start(memory)
         words = self.attention_lstm.project(WORD, ops.embedding(self.embedding, word_ids))
-        for word in words.chunk(word_ids.shape[1], dim=1):
-            moment = self.advance(word, state, memory, late_sentinel)
-            state = _state(moment)
-            yield moment
+        with self.attention_lstm.over_steps(), self.language_lstm.over_steps():
+            for word in words.chunk(word_ids.shape[1], dim=1):
+                moment = self.advance(word, state, memory, late_sentinel)
+                state = _state(moment)
+                yield moment
 
     def hidden(self, features: Features, word_ids: Tensor) -> Hidden:
         """Feed word ids (B, T); values are dropout(mixed + h2) and attention is alpha."""

@@ -147,6 +147,11 @@ def stabilise(z: Tensor, kind: Sum, divisor: Tensor | None = None) -> Tensor:
     return z
 
 
+def plain() -> bool:
+    """Return whether operations are the plain ones: no relevance pass is recording."""
+    return _current.get() is None
+
+
 def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gates: int = 0) -> Tensor:
     """Return x W^T + b, a summand of a pre-activation (not stabilised yet).
 
@@ -226,9 +231,36 @@ def normalise(layer: nn.LayerNorm, x: Tensor) -> Tensor:
     return stabilise(y, "normalisation")
 
 
+def root_mean_square(scale: Tensor, x: Tensor, epsilon: float) -> Tensor:
+    """Return scale * x / (root mean square of the last axis + epsilon)."""
+    size = torch.linalg.vector_norm(x, dim=-1, keepdim=True) / x.shape[-1] ** 0.5 + epsilon
+    record = _current.get()
+    if record is not None and record.rules.normalisation != "derivative":
+        scale, size = scale.detach(), size.detach()
+    return stabilise(scale * x / size, "normalisation")
+
+
+def shared(x: Tensor) -> Tensor:
+    """Return a factor of a product of two; it gets half the relevance where factors share it."""
+    record = _current.get()
+    if record is None or record.rules.attention != "shared":
+        return x
+    return (x + x.detach()) / 2
+
+
 def tanh(z: Tensor) -> Tensor:
     """Hyperbolic tangent."""
     return _activation(z, torch.tanh, "activation", slope=1.0)
+
+
+def gelu(z: Tensor) -> Tensor:
+    """Gaussian error linear unit (Hendrycks and Gimpel 2016), exact."""
+    return _activation(z, F.gelu, "activation", slope=0.5)
+
+
+def celu(z: Tensor) -> Tensor:
+    """Continuously differentiable exponential linear unit, alpha = 1 (Barron 2017)."""
+    return _activation(z, F.celu, "activation", slope=1.0)
 
 
 def candidate(z: Tensor, name: str | None = None) -> Tensor:
@@ -294,7 +326,7 @@ def attend(weights: Tensor, values: Tensor) -> Tensor:
         meeting = torch.zeros_like(values[:, :1]).expand(-1, weights.shape[1], -1).requires_grad_()
         record.contexts.append(Context(weights.detach(), values, meeting))
         values = values.detach()
-    result = stabilise(weighted_sums(weights, values), "context")
+    result = stabilise(weighted_sums(shared(weights), shared(values)), "context")
     if weights.dim() == 4 and record.rules.head is not None:
         result = torch.where(
             columns_of(result, weights, record.rules.head), result, result.detach()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from capscope.models.layers.shared_weight import SharedWeight
 from capscope.relevance import operations as ops
 
+RECURRENT = -1  # number of the recurrent input, behind those of the list
 INPUT, FORGET, CANDIDATE, OUTPUT, SENTINEL = range(5)
 
 
@@ -48,6 +51,7 @@ class LSTM(nn.Module):
     ) -> None:
         super().__init__()
         self.candidate = candidate
+        self._shared: dict[int, SharedWeight] | None = None
         self.gates = 5 if sentinel else 4
         self.columns = [slice(*ends) for ends in pairwise(accumulate(inputs, initial=0))]
         rows = self.gates * hidden
@@ -68,8 +72,27 @@ class LSTM(nn.Module):
 
         `bias` adds the input bias: one input of the list has to bring it.
         """
-        weight = self.weight_ih[:, self.columns[number]]
-        return ops.affine(x, weight, self.bias_ih if bias else None, self.gates)
+        return self._multiply(number, x, self.bias_ih if bias else None)
+
+    @contextmanager
+    def over_steps(self) -> Iterator[None]:
+        """Take the gradients of the weights in one product over all steps in the block."""
+        self._shared = {} if ops.plain() and torch.is_grad_enabled() else None
+        try:
+            yield
+        finally:
+            self._shared = None
+
+    def _multiply(self, number: int, x: Tensor, bias: Tensor | None) -> Tensor:
+        if self._shared is not None and number in self._shared:
+            product = self._shared[number](x)
+            return product if bias is None else product + bias
+        recurrent = number == RECURRENT
+        weight = self.weight_hh if recurrent else self.weight_ih[:, self.columns[number]]
+        if self._shared is not None and weight.requires_grad:
+            self._shared[number] = SharedWeight(weight)
+            return self._multiply(number, x, bias)
+        return ops.affine(x, weight, bias, self.gates)
 
     def forward(self, projected: Tensor, h: Tensor, c: Tensor, late_sentinel: bool = False) -> Cell:
         """Step from (h, c), each (B, K, H), with the summed projections (B, K, G H) of the inputs.
@@ -77,7 +100,7 @@ class LSTM(nn.Module):
         `late_sentinel` computes the sentinel gate from the new h (as the published fine-tuning
         does, where the captioner itself takes the previous one).
         """
-        recurrent = ops.affine(h, self.weight_hh, self.bias_hh, self.gates)
+        recurrent = self._multiply(RECURRENT, h, self.bias_hh)
         z = (projected + recurrent).chunk(self.gates, -1)
         candidate = ops.candidate(z[CANDIDATE], self.candidate)
         with ops.constant("gate"):
