@@ -34,6 +34,7 @@ MIXED = [(48, 64), (64, 48), (48, 64), (50, 50), (48, 64), (24, 32), (64, 48), (
 SETTINGS: dict[str, Any] = {
     "network": "bottom_up",
     "regions": 8,
+    "precision": "auto",
     "selection": {"procedure": "proposals", "least": 8, "parity": False},
     "bottom_up": {
         "backend": "torchvision",

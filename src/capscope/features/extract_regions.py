@@ -66,8 +66,7 @@ def extract_regions(
         pictures = map_ahead(read, (image for chunk in rest for image in chunk), workers)
         for chunk in rest:
             batch = [next(pictures) for _ in chunk]
-            writer.append(detector.detect(batch))
-            progress.update(len(batch))
+            writer.append(detector.detect(batch, progress.update))
     return writer.fields
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -56,11 +55,14 @@ class Backend(Protocol):
         How many attributes it knows; 0 is none.
     proposals : int
         That it makes for an image, at most.
+    precision : {"float32", "bfloat16"}
+        Of its convolutions; heads and boxes are float32 in any case.
     """
 
     dim: int
     attributes: int
     proposals: int
+    precision: str
 
     def bucket(self, size: Size) -> Hashable:
         """Return a key; images of sizes with the same key go through the network together."""
@@ -81,13 +83,6 @@ class Backend(Protocol):
     def describe(self, maps: Any, boxes: Sequence[Tensor], size: Size) -> list[Found]:
         """Return what the heads say of each image's boxes."""
         ...
-
-
-def fast(device: torch.device) -> AbstractContextManager[object]:
-    """Compute in bfloat16 on a GPU, where convolutions gain from it; as it is elsewhere."""
-    if device.type == "cuda":
-        return torch.autocast("cuda", torch.bfloat16)
-    return nullcontext()
 
 
 def split_by_image(

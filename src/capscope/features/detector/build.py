@@ -19,6 +19,7 @@ from capscope.features.detector.inputs import Preparation
 from capscope.features.detector.network import BottomUpNetwork, Dimensions
 from capscope.features.detector.published import WHERE_FROM, read_published
 from capscope.features.detector.region_detector import RegionDetector, Rule
+from capscope.features.device import chosen_precision, compute_device
 from capscope.features.grid import EXTRACTOR_FILE, WEIGHTS_FILE
 from capscope.features.regions import read_names
 from capscope.features.weights import download_state, read_state
@@ -34,7 +35,7 @@ def published_detector(settings: Mapping[str, Any]) -> RegionDetector:
     ----------
     settings : mapping
         ``network`` (bottom_up or coco), ``weights`` (path; download for coco), ``regions``,
-        ``selection`` and the section of the network.
+        ``precision``, ``selection`` and the section of the network.
     """
     name, weights = settings["network"], settings["weights"]
     own = settings[name]
@@ -64,7 +65,8 @@ def published_detector(settings: Mapping[str, Any]) -> RegionDetector:
             "attribute_names": _names(own["attribute_names"], sizes.attributes),
         }
     fit(network, state, where)
-    return _detector(name, network, rule, config, names, own["batch_size"])
+    precision = chosen_precision(settings["precision"], compute_device())
+    return _detector(name, network, rule, config, names, own["batch_size"], precision)
 
 
 def _detector(
@@ -74,6 +76,7 @@ def _detector(
     config: Mapping[str, Any],
     names: Mapping[str, Any],
     batch_size: int,
+    precision: str = "float32",
 ) -> RegionDetector:
     facts = {
         "network": name,
@@ -82,7 +85,7 @@ def _detector(
         "config": {**config, "batch_size": batch_size},
         **{key: value for key, value in names.items() if value},
     }
-    return RegionDetector(network, rule, facts, batch_size=batch_size)
+    return RegionDetector(network, rule, facts, batch_size=batch_size, precision=precision)
 
 
 def bottom_up_network(sizes: Dimensions, config: Mapping[str, Any]) -> nn.Module:

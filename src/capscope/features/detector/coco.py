@@ -18,9 +18,10 @@ from torch.nn import functional
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights, fasterrcnn_resnet50_fpn
 from torchvision.models.detection.image_list import ImageList
 
-from capscope.features.detector.backend import Found, fast, split_by_image
+from capscope.features.detector.backend import Found, split_by_image
 from capscope.features.detector.boxes import Size
 from capscope.features.detector.layers import FrozenNorm
+from capscope.features.device import arithmetic
 
 PUBLISHED = FasterRCNN_ResNet50_FPN_Weights.COCO_V1
 WEIGHTS_ADDRESS: str = PUBLISHED.url
@@ -47,6 +48,7 @@ class CocoNetwork(nn.Module):
     """
 
     attributes = 0
+    precision = "float32"
 
     def __init__(self, short_side: int = 800, long_side: int = 1333, proposals: int = 300) -> None:
         super().__init__()
@@ -82,7 +84,7 @@ class CocoNetwork(nn.Module):
         """Return the pyramid's maps of images (B, 3, H, W), padded to whole cells."""
         padded = self.model.transform.batch_images(list(images))
         padded = padded.contiguous(memory_format=torch.channels_last)
-        with fast(images.device):
+        with arithmetic(self.precision, images.device):
             levels = self.model.backbone(padded)
         return PyramidMaps({name: level.float() for name, level in levels.items()}, padded)
 

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from capscope.errors import CapscopeError
-from capscope.features.detector.backend import BOX_WEIGHTS, Found, fast, split_by_image
+from capscope.features.detector.backend import BOX_WEIGHTS, Found, split_by_image
 from capscope.features.detector.boxes import RATIOS, Size
 from capscope.features.detector.inputs import MEAN_BGR, Preparation
 from capscope.features.detector.network import ANCHOR_SIZES, CHUNK, POOLED, Dimensions
+from capscope.features.device import arithmetic
 
 DEPTHS = {(3, 4, 6): 50, (3, 4, 23): 101, (3, 8, 36): 152}
 MAPS = "res4"
@@ -70,7 +71,7 @@ class Detectron2Network(nn.Module):
         super().__init__()
         sizes.check_anchors(anchor_sizes)
         cfg = configuration(sizes, anchor_sizes, before, proposals)
-        self.proposals = proposals
+        self.proposals, self.precision = proposals, "float32"
         self.dim, self.attributes, self.prepare = sizes.dim, sizes.attributes, prepare
         self.backbone = build_backbone(cfg)
         if not padded_pool:
@@ -93,7 +94,7 @@ class Detectron2Network(nn.Module):
 
     def maps(self, images: Tensor) -> Tensor:
         """Return the maps (B, C, h, w) of res4 for images (B, 3, H, W)."""
-        with fast(images.device):
+        with arithmetic(self.precision, images.device):
             maps: Tensor = self.backbone(images)[MAPS]
         return maps.float()
 
@@ -109,7 +110,7 @@ class Detectron2Network(nn.Module):
         for number, own in enumerate(boxes):
             for chunk in torch.split(own, CHUNK):
                 pooled = self.roi_heads.pooler([maps[number : number + 1]], [Boxes(chunk)])
-                with fast(maps.device):
+                with arithmetic(self.precision, maps.device):
                     deep = self.roi_heads.res5(pooled)
                 cells.append(deep.float().mean((2, 3)))
         whole = torch.cat(cells)

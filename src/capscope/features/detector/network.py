@@ -15,7 +15,7 @@ from torch.nn import functional
 from torchvision.ops import nms, roi_pool
 
 from capscope.errors import CapscopeError
-from capscope.features.detector.backend import Found, fast, split_by_image
+from capscope.features.detector.backend import Found, split_by_image
 from capscope.features.detector.boxes import (
     RATIOS,
     STRIDE,
@@ -27,6 +27,7 @@ from capscope.features.detector.boxes import (
 )
 from capscope.features.detector.inputs import Preparation
 from capscope.features.detector.layers import Predictor, Stem, stage
+from capscope.features.device import arithmetic
 
 POOLED = 14
 """Cells to which a region is pooled, along each side."""
@@ -192,6 +193,7 @@ class BottomUpNetwork(nn.Module):
         super().__init__()
         sizes.check_anchors(anchor_sizes)
         self.dim, self.attributes, self.prepare = sizes.dim, sizes.attributes, prepare
+        self.precision = "float32"
         self.anchor_sizes, self.before, self.proposals = tuple(anchor_sizes), before, proposals
         self.backbone = Backbone(sizes, padded_pool)
         self.proposal_generator = nn.ModuleDict({"rpn_head": ProposalHead(sizes)})
@@ -206,7 +208,7 @@ class BottomUpNetwork(nn.Module):
 
     def maps(self, images: Tensor) -> Tensor:
         """Return the maps (B, C, h, w) of res4 for images (B, 3, H, W)."""
-        with fast(images.device):
+        with arithmetic(self.precision, images.device):
             maps: Tensor = self.backbone(images)
         return maps.float()
 
@@ -241,6 +243,6 @@ class BottomUpNetwork(nn.Module):
 
     def cells(self, pooled: Tensor) -> Tensor:
         """Return the features (R, D) of pooled regions: the mean of their deepest maps."""
-        with fast(pooled.device):
+        with arithmetic(self.precision, pooled.device):
             deep: Tensor = self.roi_heads["res5"](pooled)
         return deep.float().mean((2, 3))

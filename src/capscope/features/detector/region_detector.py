@@ -24,6 +24,7 @@ from capscope.features.detector.selection import (
     per_class,
     proposals,
 )
+from capscope.features.device import compute_device, moved, placed
 from capscope.features.grid import EXTRACTOR_FILE, WEIGHTS_FILE, weights_sha256
 from capscope.features.regions import DETAILS, Regions
 from capscope.files import write_json
@@ -96,12 +97,12 @@ class RegionDetector:
         *,
         batch_size: int = 1,
         device: torch.device | str | None = None,
+        precision: str = "float32",
     ) -> None:
-        chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.device = torch.device(chosen)
-        self.network = network.eval().requires_grad_(False)
-        self.network.to(self.device).to(memory_format=torch.channels_last)
+        self.device = compute_device() if device is None else torch.device(device)
+        self.network = placed(network.eval().requires_grad_(False), self.device)
         self.backend = cast(Backend, network)
+        self.backend.precision = precision
         self.rule, self.facts, self.batch_size = rule, dict(facts), batch_size
         self.most, self.dim = rule.most, self.backend.dim
         known = self.backend.attributes > 0
@@ -168,7 +169,7 @@ class RegionDetector:
         """Return images of one bucket as the network takes them: (B, 3, H, W)."""
         workers = min(len(images), len(os.sched_getaffinity(0)))
         prepared = torch.stack(list(map_ahead(self.backend.prepare, images, workers)))
-        return prepared.to(self.device).contiguous(memory_format=torch.channels_last)
+        return moved(prepared, self.device)
 
     def regions(self, found: Found, size: Size, raw_size: Size) -> Regions:
         """Select regions of an image of `raw_size`, resized to `size`; those without area go."""
