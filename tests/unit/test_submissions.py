@@ -137,6 +137,14 @@ def test_files_of_one_name_are_told_apart(files):
         run("--references", "captions.json", *both[:2], *both[:2])
 
 
+def test_a_file_that_is_called_human_is_a_file(files):
+    Path("human.json").write_text(coco_results(POOR))
+    done = run(*COCO, "--candidates", "human.json", "--human")
+    head = done.output.splitlines()[0].split()
+    assert head == ["test", "human", "leave-one-out", "good", "human"]
+    assert "good - human" in done.output
+
+
 def test_a_part_of_the_images_can_be_scored_on_request(files):
     Path("part.json").write_text(coco_results({1: GOOD[1], 7: GOOD[7]}))
     arguments = ["--references", "captions.json", "--candidates", "part.json"]

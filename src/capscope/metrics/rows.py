@@ -27,9 +27,14 @@ class Captions:
     """What the reward of a reinforced run was: end token, document frequencies, baseline."""
 
     @property
+    def is_human(self) -> bool:
+        """Whether these are the references themselves, left out in turn."""
+        return self.system == HUMAN and self.seed == ""
+
+    @property
     def title(self) -> str:
         """What tables call the run."""
-        if self.system == HUMAN:
+        if self.is_human:
             return "human leave-one-out"
         seed = "" if self.seed == NO_SEED else f"seed {self.seed}"
         return " ".join(filter(None, [self.system, self.stage, seed]))
@@ -60,7 +65,7 @@ def systems_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
     """Return the places of each (system, stage)'s rows, its seeds; the human rows left out."""
     systems: dict[tuple[str, str], list[int]] = {}
     for place, row in enumerate(rows):
-        if row.captions.system != HUMAN:
+        if not row.captions.is_human:
             key = (row.captions.system, row.captions.stage)
             systems.setdefault(key, []).append(place)
     return systems
