@@ -24,9 +24,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "rnn": {},
     "lstm": {},
     "attention_lstm": {},
+    "show_tell": {"cell": "gru", "layers": 2},
+    "show_attend_tell": {"attention": 5},
+    "spatial": {"heads": 2, "feed_forward": 7, "layers": 2, "grid": 3},
+    "object_relation": {"heads": 2, "feed_forward": 7, "layers": 2},
 }
-BLIND = ("rnn", "lstm")
+BLIND = ("rnn", "lstm", "show_tell")
 """Captioners without attention."""
+TRANSFORMERS = ("spatial", "object_relation")
+"""Captioners whose word vectors have the size of all others."""
 PAIRS = [
     (explainer, captioner)
     for explainer in EXPLAINERS
@@ -57,6 +63,12 @@ def logits_of(subject: Subject, features: Features, inputs: Tensor) -> Tensor:
     return subject.captioner.readout(hidden.values, inputs[:, 1:])
 
 
+def sizes(captioner: str) -> dict[str, Any]:
+    """Return the constructor arguments of a small captioner."""
+    embedding = {} if captioner in TRANSFORMERS else {"embedding": 6}
+    return {**embedding, "hidden": 8, **CONFIGS[captioner]}
+
+
 def toy_subject(captioner: str = "gridtd") -> Subject:
     """Return an untrained captioner on a 2 x 2 grid with position channels."""
     torch.manual_seed(3)
@@ -69,7 +81,7 @@ def toy_subject(captioner: str = "gridtd") -> Subject:
         nn.MaxPool2d(2),
     )
     extractor = GridExtractor("toy", network, SIZE, layer="5", scale=2.0, positions=4)
-    config = {"embedding": 6, "hidden": 8, **CONFIGS[captioner]}
+    config = sizes(captioner)
     built = build(captioner, vocabulary_size=len(VOCABULARY), feature_size=extractor.dim, **config)
     return Subject(built.eval(), VOCABULARY, extractor)
 
@@ -77,7 +89,7 @@ def toy_subject(captioner: str = "gridtd") -> Subject:
 def regions_subject(captioner: str = "gridtd", size: int = 5) -> Subject:
     """Return an untrained captioner over regions: no network behind them."""
     torch.manual_seed(5)
-    config: dict[str, Any] = {"embedding": 6, "hidden": 8, **CONFIGS[captioner]}
+    config = sizes(captioner)
     if captioner in ("gridtd", "adaptive"):
         config["global_from"] = "projected"
     built = build(captioner, vocabulary_size=len(VOCABULARY), feature_size=size, **config)

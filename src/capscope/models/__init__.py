@@ -16,7 +16,11 @@ CAPTIONERS = {
     "attention_lstm": "capscope.models.recurrent:AttentionLSTM",
     "gridtd": "capscope.models.gridtd:GridTD",
     "lstm": "capscope.models.recurrent:LSTMCaptioner",
+    "object_relation": "capscope.models.object_relation:ObjectRelationTransformer",
     "rnn": "capscope.models.recurrent:VanillaRNN",
+    "show_attend_tell": "capscope.models.show_attend_tell:ShowAttendTell",
+    "show_tell": "capscope.models.show_tell:ShowTell",
+    "spatial": "capscope.models.spatial:SpatialTransformer",
 }
 
 

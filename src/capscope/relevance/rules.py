@@ -7,6 +7,7 @@ from typing import Literal
 
 Weighting = Literal["epsilon", "derivative"]
 Factor = Literal["constant", "derivative"]
+Attention = Literal["constant", "derivative", "shared"]
 Activation = Literal["secant", "derivative", "pass", "guided"]
 
 
@@ -23,6 +24,9 @@ class Rules:
     - ``derivative``: ordinary back-propagation.
     - ``constant``: the factor (gate, attention weight) gets no relevance; the other operand of the
       product gets all of it.
+    - ``shared``: the two factors of each product of attention (query and key, weight and value) get
+      half of its relevance each, and the softmax between them passes what its derivative does:
+      AttnLRP (Achtibat et al. 2024, propositions 3.1 and 3.3).
     - ``secant``: an activation a(z) gives m_z = m_a a(z) / z: relevance passes unchanged.
     - ``pass``: m_z = m_a, as if the activation were not there.
     - ``guided``: m_z = max(m_a, 0) where a(z) > 0, else 0 (guided backpropagation; rectifiers).
@@ -32,8 +36,10 @@ class Rules:
     linear, addition, mean, context, normalisation : Weighting
         Linear layers; sums of tensors; means over visual features; attention-weighted sums; layer
         normalisation (``epsilon``: an affine map, its deviation a constant).
-    gate, sentinel, attention : Factor
-        LSTM gates; the sentinel gate (with constant gates it is constant too); attention weights.
+    gate, sentinel : Factor
+        LSTM gates; the sentinel gate (with constant gates it is constant too).
+    attention : Attention
+        Attention weights.
     activation, rectifier : Activation
         Smooth activations inside the decoder; rectifiers of visual projections.
     times_input : bool
@@ -58,7 +64,7 @@ class Rules:
     normalisation: Weighting = "epsilon"
     gate: Factor = "constant"
     sentinel: Factor = "constant"
-    attention: Factor = "constant"
+    attention: Attention = "constant"
     activation: Activation = "secant"
     rectifier: Activation = "secant"
     times_input: bool = True
@@ -83,6 +89,8 @@ BIAS_LEFT_OUT = "adaptive: projections"
 
 LRP = Rules()
 """Layer-wise relevance propagation: epsilon rule, gates and attention weights as constants."""
+ATTN_LRP = replace(LRP, attention="shared")
+"""LRP whose attention weights get relevance too (AttnLRP)."""
 LRP_AS_PUBLISHED = replace(
     LRP,
     cuts=frozenset({H1_RECURRENCE, CELL_RECURRENCE, GLOBAL_BEFORE}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from capscope.errors import CapscopeError
@@ -9,16 +10,22 @@ from capscope.relevance import operations as ops
 
 
 def attention_weights(
-    query: Tensor, keys: Tensor, heads: int, valid: Tensor | None = None
+    query: Tensor,
+    keys: Tensor,
+    heads: int,
+    valid: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Return softmax(Q K^T / sqrt(d)) of each head, constant where the rules have it so.
+    """Return softmax(Q K^T / sqrt(d) + bias) of each head, constant where the rules have it so.
 
     Parameters
     ----------
     query, keys : Tensor (B, K, H), (B, N, H)
         Head j takes the j-th block of d = H / `heads` columns.
     valid : Tensor (B, N) or (B, K, N) bool, or None
-        What may be attended to.
+        What may be attended to; where that is nothing, all weights are 0.
+    bias : Tensor (B, K, heads, N) or None
+        Added to the scores.
 
     Returns
     -------
@@ -27,14 +34,21 @@ def attention_weights(
     Source: Vaswani et al. 2017, eq. 1.
     """
     with ops.constant("attention"):
-        queries = ops.split_heads(query, heads).transpose(1, 2)
-        columns = ops.split_heads(keys, heads).permute(0, 2, 3, 1)
+        queries = ops.split_heads(ops.shared(query), heads).transpose(1, 2)
+        columns = ops.split_heads(ops.shared(keys), heads).permute(0, 2, 3, 1)
         scores = (queries @ columns).transpose(1, 2) / queries.shape[-1] ** 0.5
-        if valid is not None:
-            allowed = valid.unsqueeze(-2) if valid.dim() == 3 else valid[:, None, None]
-            scores = scores.masked_fill(~allowed, float("-inf"))
-        weights: Tensor = scores.softmax(-1)
-    return weights
+        if bias is not None:
+            scores = scores + bias
+        if valid is None:
+            return scores.softmax(-1)
+        allowed = valid.unsqueeze(-2) if valid.dim() == 3 else valid[:, None, None]
+        return masked_softmax(scores, allowed)
+
+
+def masked_softmax(scores: Tensor, allowed: Tensor) -> Tensor:
+    """Return the softmax over the last axis among what is `allowed`; 0 where nothing is."""
+    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(-1)
+    return weights.masked_fill(~allowed, 0.0)
 
 
 class MultiHeadAttention(nn.Module):
@@ -68,18 +82,23 @@ class MultiHeadAttention(nn.Module):
     def keys(self, x: Tensor) -> Tensor:
         """Return the keys (B, N, H) of visual features (B, N, H)."""
         with ops.constant("attention"):
-            return ops.affine(x, self.key.weight, self.key.bias)
+            return ops.linear(self.key, x)
 
     def values(self, x: Tensor) -> Tensor:
         """Return the values (B, N, H) of visual features (B, N, H)."""
         return ops.linear(self.value, x)
 
     def forward(
-        self, h: Tensor, values: Tensor, keys: Tensor, valid: Tensor | None
+        self,
+        h: Tensor,
+        values: Tensor,
+        keys: Tensor,
+        valid: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attend with h (B, K, H): the heads' sums (B, K, H), their weights (B, K, heads, N)."""
         with ops.constant("attention"):
-            query = ops.affine(h, self.query.weight, self.query.bias)
-        weights = attention_weights(query, keys, self.heads, valid)
+            query = ops.linear(self.query, h)
+        weights = attention_weights(query, keys, self.heads, valid, bias)
         dropped: Tensor = self.dropout(weights)
         return ops.attend(dropped, values), weights
