@@ -207,6 +207,28 @@ def test_scores_of_the_same_captions_are_the_same_bytes(tmp_path, scenes, params
     assert first == second
 
 
+def test_a_reinforced_run_is_signed_and_training_frequencies_are_named(tmp_path, scenes, params):
+    runs = [make_run(tmp_path / f"seed{seed}", scenes, seed, ("test",)) for seed in (1, 2)]
+    signature = {"end_token": "none", "frequencies": "training", "baseline": "greedy"}
+    info = {"system": "gridtd", "stage": "scst", "seed": 2, "signature": signature}
+    (runs[1] / "model.json").write_text(json.dumps(info))
+    arguments = ["--params", str(params), "--data", str(scenes), "--out", str(tmp_path / "scores")]
+    for run in runs:
+        arguments += ["--run", str(run)]
+    done = CliRunner().invoke(command, [*arguments, "--frequencies", "train"])
+    text = "end token none, df training, baseline greedy"
+    assert f"gridtd scst seed 2: reward with {text}" in done.output
+    with (tmp_path / "scores" / "captions.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["signature"] for row in rows if row["stage"] == "scst"} == {text}
+    assert {row["signature"] for row in rows if row["stage"] != "scst"} == {""}
+    (definition,) = {row["definition"] for row in rows if row["metric"] == "CIDEr"}
+    assert definition.endswith("; document frequencies from 1 training images")
+    with (tmp_path / "scores" / "comparisons.csv").open() as stream:
+        compared = next(csv.DictReader(stream))
+    assert (compared["first"], compared["second"]) == ("gridtd xe", "gridtd scst")
+
+
 def test_a_run_of_other_images_leaves_no_scores(tmp_path, scenes, params):
     run = make_run(tmp_path / "run", scenes, 1)
     captions = json.loads((run / "decoded" / "test.json").read_text())
