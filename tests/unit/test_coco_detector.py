@@ -64,6 +64,15 @@ def test_images_become_as_large_as_torchvision_makes_them(network: CocoNetwork) 
         assert network.bucket(size) == tuple(expected.shape[1:])
 
 
+def test_half_precision_is_for_convolutions(network: CocoNetwork) -> None:
+    rule = Rule("proposals", 1, 5)
+    detector = RegionDetector(network, rule, {}, device="cpu", precision="bfloat16")
+    (found,) = detector.detect(pictures([(40, 60)]))
+    network.precision = "float32"
+    assert found.cells.dtype == torch.float32
+    assert found.cells.isfinite().all()
+
+
 def test_a_thread_of_pixels_is_no_error(network: CocoNetwork) -> None:
     rule = Rule("proposals", 1, 5)
     (found,) = RegionDetector(network, rule, {}, device="cpu").detect(pictures([(1, 500)]))

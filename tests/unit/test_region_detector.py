@@ -148,6 +148,18 @@ def test_given_boxes_are_described_where_they_are() -> None:
         assert_same(one, other, 1e-3)
 
 
+def test_half_precision_is_for_convolutions_and_comes_close() -> None:
+    images = pictures(MIXED[:3])
+    exact = RegionDetector(toy_network(), Rule(), {}, device="cpu")
+    rough = RegionDetector(toy_network(), Rule(), {}, device="cpu", precision="bfloat16")
+    found = exact.detect(images)
+    again = rough.describe(images, [one.boxes for one in found])
+    for one, other in zip(again, found, strict=True):
+        assert one.cells.dtype == torch.float32
+        assert torch.cosine_similarity(one.cells, other.cells).mean() > 0.95
+    assert all(len(one.cells) == 36 for one in rough.detect(images))
+
+
 def test_published_weights_are_read_by_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.pkl"
     state = write_published(path, toy_network())
