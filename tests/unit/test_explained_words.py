@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from capscope.benchmarks.depiction import category_words
+from capscope.data.naming import coco_words
 from capscope.explain.words import scene_words
-from capscope.metrics.objects import coco_words
 
 
 def read(text: str) -> dict[str, tuple[str, ...]]:

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from capscope.data.naming import coco_words, scene_words
 from capscope.data.scenes.recipe import Recipe, SceneObject
-from capscope.metrics.objects import coco_words, object_measures, scene_words
+from capscope.metrics.objects import object_measures
 from capscope.metrics.scenes import scene_measures
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from capscope.metrics.objects import ObjectWords
+from capscope.data.naming import ObjectWords
 from capscope.metrics.statistics import Measure, Scores, divide
 
 FREQUENT_WORDS = {

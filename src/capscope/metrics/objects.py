@@ -12,17 +12,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from capscope.data.naming import ObjectWords, Words, coco_words, flickr30k_words, scene_words
+from capscope.data.naming import ObjectWords, Words
 from capscope.metrics.statistics import Measure, Scores, divide, ratio
-
-__all__ = [
-    "ObjectWords",
-    "Words",
-    "coco_words",
-    "flickr30k_words",
-    "object_measures",
-    "scene_words",
-]
 
 AGREEMENT = 0.6
 """Share of the references that must name an object for recall: 3 of 5."""

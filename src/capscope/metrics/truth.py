@@ -9,6 +9,13 @@ from pathlib import Path
 from capscope.data.annotations import INSTANCES_FILE, Dataset, Image
 from capscope.data.entities import parse_instances
 from capscope.data.flickr_entities import NAME as ENTITIES
+from capscope.data.naming import (
+    ObjectWords,
+    Words,
+    coco_words,
+    flickr30k_words,
+    scene_words,
+)
 from capscope.data.scenes.recipe import Recipe
 from capscope.data.scenes.write import read_recipes
 from capscope.files import read_json
@@ -17,14 +24,7 @@ from capscope.metrics.frequent import (
     frequent_object_words,
     frequent_word_measures,
 )
-from capscope.metrics.objects import (
-    ObjectWords,
-    Words,
-    coco_words,
-    flickr30k_words,
-    object_measures,
-    scene_words,
-)
+from capscope.metrics.objects import object_measures
 from capscope.metrics.scenes import scene_measures
 from capscope.metrics.statistics import Measure
 
