@@ -23,7 +23,7 @@ DATASET = config["dataset"]["name"]
 READER = config["dataset"]["reader"]
 SPLITS = config["dataset"]["evaluate"]
 GRID = config["features"]["grid"]
-SYSTEMS = config["systems"]
+SYSTEMS = {name: own for name, own in config["systems"].items() if own["stages"]}
 RUNS = [
     f"results/{DATASET}/runs/{system}/{stage}/seed{seed}"
     for system, settings in SYSTEMS.items()

@@ -57,6 +57,7 @@ def prepare_dataset(out: Path, settings: Mapping[str, Any], workers: int = 2) ->
     for split in settings["evaluate"]:
         if not dataset.split(split):
             raise CapscopeError(f"{dataset.name} has no image of split {split!r} to evaluate")
+    _require_folders(dataset)
     images, unreadable = check_images(dataset, dataset.images, policy=policy, workers=workers)
     if not images:
         raise CapscopeError(
@@ -88,6 +89,17 @@ def prepare_dataset(out: Path, settings: Mapping[str, Any], workers: int = 2) ->
     return dataset
 
 
+def _require_folders(dataset: Dataset) -> None:
+    """Refuse annotations of folders that are not there: skipping all their images helps nobody."""
+    counts = Counter(image.file.rpartition("/")[0] for image in dataset.images)
+    for folder, count in counts.items():
+        if not (dataset.root / folder).is_dir():
+            raise CapscopeError(
+                f"{dataset.root / folder} is not a folder; {count} images of {dataset.name} are to "
+                "be in it"
+            )
+
+
 def _fingerprint(dataset: Dataset) -> str:
     """Identify the image files by name and size, so that other pictures make another manifest."""
     return digest([(one.file, dataset.path(one).stat().st_size) for one in dataset.images])
@@ -103,7 +115,6 @@ def _strangers(dataset: Dataset) -> int:
     return sum(
         (f"{folder}/{path.name}" if folder else path.name) not in known
         for folder in folders
-        if (dataset.root / folder).is_dir()
         for path in (dataset.root / folder).iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES
     )

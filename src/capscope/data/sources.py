@@ -25,6 +25,7 @@ _FILES: dict[str, dict[str, bool]] = {
 _ADVICE = {
     "flickr30k": f"The images of Flickr30K are given on request only: fill in the form at "
     f"{FLICKR30K_FORM}, and unpack them into the folder that is named above.",
+    "coco_pt": "`capscope export coco_pt` makes such a file from COCO 2014, or any other data set.",
 }
 COCO2017_PARTS = ("train2017", "val2017")
 """Published parts of COCO 2017: captions_<part>.json, and a folder of images each."""
