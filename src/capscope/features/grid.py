@@ -172,6 +172,7 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
 
     name, weights, size = settings["network"], settings["weights"], settings["image_size"]
     scale = 1.0 if settings["scale"] == "rms" else float(settings["scale"])
+    segments = settings.get("segments", "none")
     if (name == "small") != (weights == "trained"):
         raise CapscopeError(
             f"features.grid: network {name!r} with weights {weights!r}; 'trained' goes with "
@@ -183,12 +184,12 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
         from capscope.features.small import load_small
 
         small, info = load_small(backbone)
-        segmenter = CellClassifier.load(backbone) if settings["segments"] == "predicted" else None
+        segmenter = CellClassifier.load(backbone) if segments == "predicted" else None
         return GridExtractor(name, small, size, scale=scale, segmenter=segmenter, **info)
-    if settings["segments"] != "none":
+    if segments != "none":
         raise CapscopeError(
-            f"features.grid.segments is {settings['segments']!r}: only the small network predicts "
-            "segments. For others add segments to the finished store with capscope features --import"
+            f"features.grid.segments is {segments!r}: only the small network predicts segments. "
+            "Add those of others to a finished store with `capscope features --import`"
         )
     if size == NATIVE and settings["pool"] is None:
         raise CapscopeError("features.grid: image_size native needs pool, the cells of each side")
