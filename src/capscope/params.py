@@ -46,6 +46,25 @@ def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Param
         if not isinstance(loaded, dict):
             raise CapscopeError(f"{path} holds no parameters (expected a mapping)")
         merged = merge(merged, loaded)
+    merged = merge(merged, _assigned(assignments))
+    validate(merged)
+    return merged
+
+
+def load_section(name: str, assignments: Iterable[str]) -> Params:
+    """Read ``key=value`` for keys of one section, such as ``beam=5`` of ``decoding``.
+
+    Raises `CapscopeError` naming the key and what is allowed there.
+    """
+    found = _assigned(assignments)
+    section = {**schema()["properties"][name], "required": []}
+    _check({name: found}, {"type": "object", "properties": {name: section}})
+    return found
+
+
+def _assigned(assignments: Iterable[str]) -> Params:
+    """Return ``key.sub=value`` assignments as nested mappings, later ones over earlier ones."""
+    merged: Params = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
@@ -57,7 +76,6 @@ def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Param
         for part in reversed(key.split(".")):
             nested = {part: nested}
         merged = merge(merged, nested)
-    validate(merged)
     return merged
 
 
@@ -73,13 +91,22 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Params:
 
 def validate(params: Mapping[str, Any]) -> None:
     """Check `params` against the schema; the error names every wrong key or value."""
+    _check(params, schema())
+    _report(_broken_chains(params["systems"]))
+
+
+def _check(values: Mapping[str, Any], rules: Mapping[str, Any]) -> None:
     import jsonschema
 
-    validator = jsonschema.Draft202012Validator(schema())
-    problems = [line for error in validator.iter_errors(params) for line in _explain(error)]
-    problems = problems or list(_broken_chains(params["systems"]))
-    if problems:
-        raise CapscopeError("wrong parameters:\n" + "\n".join(sorted(set(problems))))
+    validator = jsonschema.Draft202012Validator(rules)
+    _report(line for error in validator.iter_errors(values) for line in _explain(error))
+
+
+def _report(problems: Iterable[str]) -> None:
+    """Raise all `problems` as one error, if there are any."""
+    lines = sorted(set(problems))
+    if lines:
+        raise CapscopeError("wrong parameters:\n" + "\n".join(lines))
 
 
 def _broken_chains(systems: Mapping[str, Any]) -> Iterator[str]:

@@ -179,3 +179,20 @@ def test_an_unknown_explainer_lists_those_there_are(run: Path, photograph: Path)
 def test_two_images_do_not_fit_into_one_picture(run: Path, photograph: Path) -> None:
     with pytest.raises(CapscopeError, match="holds one image, 2 are given"):
         invoke("explain", photograph, photograph, "--run", run, "--out", "one.png")
+
+
+def test_captions_of_other_decoding_methods_are_printed_line_by_line(
+    run: Path, photograph: Path
+) -> None:
+    groups = ["--set", "method=diverse_beam", "--set", "groups=2", "--set", "penalty=9"]
+    lines = invoke("caption", photograph, "--run", run, *groups).splitlines()
+    assert len(lines) == 2
+    assert lines[0] != lines[1]
+    draws = ["--set", "method=sample", "--set", "captions=3", "--set", "max_length=4"]
+    drawn = invoke("caption", photograph, "--run", run, *draws)
+    assert len(drawn.splitlines()) == 3
+    assert invoke("caption", photograph, "--run", run, *draws) == drawn
+    with pytest.raises(CapscopeError, match=r"decoding\.groups: 0 is less than"):
+        invoke("caption", photograph, "--run", run, "--set", "groups=0")
+    with pytest.raises(CapscopeError, match=r"decoding\.goups: unknown key; did you mean 'groups'"):
+        invoke("caption", photograph, "--run", run, "--set", "goups=2")

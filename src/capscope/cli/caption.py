@@ -6,24 +6,29 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import IMAGES, run_option
+from capscope.cli.options import IMAGES, decoding_options, decoding_settings, run_option
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=IMAGES)
 @run_option
-@click.option("--beam", type=click.IntRange(1), help="Beam width; the run's own by default.")
-def command(images: tuple[Path, ...], run_dir: Path, beam: int | None) -> None:
+@decoding_options
+def command(
+    images: tuple[Path, ...], run_dir: Path, beam: int | None, assignments: tuple[str, ...]
+) -> None:
     """Caption your own images (files or folders) with a trained run.
+
+    A decoding method that finds several captions prints them all, the best one first.
 
     \b
     capscope caption photo.jpg
+    capscope caption photo.jpg --set method=diverse_beam
     capscope caption holiday/ --run results/coco_sample/runs/gridtd/xe/seed1
     """
     from capscope.explain.photograph import Photographer, find_images
 
     paths = find_images(images)
-    settings = {} if beam is None else {"method": "beam", "beam": beam}
-    photographer = Photographer(run_dir, settings)
+    photographer = Photographer(run_dir, decoding_settings(beam, assignments))
     for path in paths:
-        click.echo(f"{path}: {photographer.caption(path).caption}")
+        for caption in photographer.captions(path):
+            click.echo(f"{path}: {caption}")

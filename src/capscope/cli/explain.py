@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import IMAGES, run_option
+from capscope.cli.options import IMAGES, decoding_options, decoding_settings, run_option
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, type=IMAGES)
 @run_option
-@click.option("--beam", type=click.IntRange(1), help="Beam width; the run's own by default.")
+@decoding_options
 @click.option(
     "--explainer",
     "explainers",
@@ -35,6 +35,7 @@ def command(
     images: tuple[Path, ...],
     run_dir: Path,
     beam: int | None,
+    assignments: tuple[str, ...],
     explainers: tuple[str, ...],
     head: int | None,
     word: str | None,
@@ -59,8 +60,7 @@ def command(
     single = out is not None and out.suffix == ".png"
     if single and len(paths) > 1:
         raise CapscopeError(f"--out {out} holds one image, {len(paths)} are given: name a folder")
-    settings = {} if beam is None else {"method": "beam", "beam": beam}
-    photographer = Photographer(run_dir, settings)
+    photographer = Photographer(run_dir, decoding_settings(beam, assignments))
     if word is not None:
         photographer.check_word(word)
     cards = []

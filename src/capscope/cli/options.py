@@ -34,6 +34,29 @@ def params_options(function: Function) -> Function:
     )(function)
 
 
+def decoding_options(function: Function) -> Function:
+    """Add ``--beam`` and ``--set KEY=VALUE``, which change how the run speaks."""
+    function = click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change how the run decodes, such as --set method=diverse_beam --set groups=5 or "
+        "--set method=sample --set nucleus=0.9; the keys are those of `decoding` in params.yaml.",
+    )(function)
+    return click.option(
+        "--beam", type=click.IntRange(1), help="Beam width; the run's own by default."
+    )(function)
+
+
+def decoding_settings(beam: int | None, assignments: tuple[str, ...]) -> dict[str, Any]:
+    """Return what `decoding_options` changes of the run's decoding parameters."""
+    from capscope.params import load_section
+
+    settings = {} if beam is None else {"method": "beam", "beam": beam}
+    return {**settings, **load_section("decoding", assignments)}
+
+
 IMAGES = click.Path(path_type=Path)
 DEFAULT_RUN = Path("results/scenes/runs/gridtd/xe/seed1")
 

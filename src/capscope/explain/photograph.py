@@ -17,6 +17,7 @@ from tqdm import tqdm
 from capscope.data.images import IMAGE_SUFFIXES, read_image
 from capscope.decoding.captions import caption_images
 from capscope.decoding.hypothesis import Hypothesis
+from capscope.decoding.methods import search_images
 from capscope.errors import CapscopeError
 from capscope.explain import explainer_class
 from capscope.explain.explanation import Explanation
@@ -155,6 +156,13 @@ class Photographer:
     def caption(self, path: Path) -> Captioned:
         """Caption one photograph."""
         return self._look(path)[0]
+
+    def captions(self, path: Path) -> list[str]:
+        """Return all captions of one photograph that the decoding finds, the one to show first."""
+        _, features = self.subject.see([np.asarray(read_image(path))])
+        vocabulary = self.subject.vocabulary
+        found = search_images(self.subject.captioner, features, vocabulary, self.settings)[0]
+        return [vocabulary.decode(hypothesis.word_ids) for hypothesis in found]
 
     def check_word(self, word: str) -> None:
         """Refuse a word that no caption of this run can have."""
