@@ -123,7 +123,10 @@ def _write_relevance(folder, explainer, control):
 
 def report(results, tmp_path, images=2):
     folder, published = results
-    params = {"report": {"images": images}, "dataset": {"name": "toy", "reader": "scenes"}}
+    params = {
+        "report": {"images": images},
+        "dataset": {"name": "toy", "reader": "scenes", "scenes": {}},
+    }
     write_report(folder, published, params, tmp_path / "out")
     return (tmp_path / "out" / "index.html").read_text("utf-8")
 
