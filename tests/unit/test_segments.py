@@ -13,11 +13,16 @@ from torch import nn
 from capscope.data.annotations import DATASET_FILE, read_karpathy
 from capscope.data.scenes import read_recipes, visible_mask, write_scenes
 from capscope.errors import CapscopeError
+from capscope.features.backbone import train_backbone
+from capscope.features.extract import prepare_features
+from capscope.features.extractor import load_extractor, look
+from capscope.features.grid import GridExtractor, build_extractor
 from capscope.features.importing.labels import SCENE_NAMES, ModelLabels
 from capscope.features.importing.write import import_features
 from capscope.features.panoptic import CATEGORIES, CHANNELS, VOC, VOC_CHANNELS
 from capscope.features.segments import CellClassifier, pooled_labels
 from capscope.features.store import FeatureStore, create_region_store, create_store
+from capscope.features.supervision import CELL_LABELS
 from capscope.files import write_manifest
 from capscope.params import Params
 
@@ -86,6 +91,48 @@ def test_a_trained_head_tells_the_classes_of_cells(tmp_path: Path, parts: int) -
     again = CellClassifier.load(tmp_path)
     assert again.names == ("none", "cat", "dog", "fish")
     torch.testing.assert_close(again(cells), expected)
+
+
+def test_the_small_network_predicts_the_segments_of_its_cells(tmp_path: Path) -> None:
+    settings = {"seed": 3, "size": 64, "train": 4, "val": 2, "test": 1, "shift": 0, "bias": 0.8}
+    data, trunk, out = (tmp_path / name for name in ("data", "backbone", "grid"))
+    write_scenes(data, settings)
+    train_backbone(
+        data,
+        {"channels": [4, 8], "epochs": 1, "batch_size": 3, "learning_rate": 0.01, "seed": 2},
+        trunk,
+    )
+    grid = {"image_size": 64, "dtype": "float32", "segments": "predicted"}
+    prepare_features(out, data, import_params(features={"grid": grid}), trunk)
+    store, extractor = FeatureStore.open(out), load_extractor(out)
+    assert isinstance(extractor, GridExtractor)
+    assert extractor.segmenter is not None
+    assert extractor.segmenter.names == CELL_LABELS[0]
+    read = store.read([1, 5])
+    assert read.segments is not None
+    assert read.segments.shape == (2, 16 * 16, len(CELL_LABELS[0]))
+    torch.testing.assert_close(read.segments.sum(-1), torch.ones(2, 16 * 16))
+    images = read_karpathy(data / DATASET_FILE, data, "toy")
+    pictures = [np.asarray(Pillow.open(images.path(images.by_id(n)))) for n in (1, 5)]
+    seen = look(extractor, pictures)
+    torch.testing.assert_close(seen.segments, read.segments, atol=1e-5, rtol=1e-4)
+    maps = extractor.to_maps(read.cells / extractor.scale)
+    head = CellClassifier.load(trunk).linear
+    logits = torch.nn.functional.conv2d(maps, head.weight[:, :, None, None], head.bias)
+    expected = logits.softmax(1).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(read.segments, expected, atol=1e-5, rtol=1e-4)
+    others = {**store.attributes, "segments": None}
+    with pytest.raises(CapscopeError, match="segments = "):
+        store.check_same_kind(others, "the run")
+
+
+def test_only_the_small_network_predicts_segments() -> None:
+    settings = {
+        **{"network": "squeezenet1_0", "weights": "a.pth", "image_size": 64, "scale": 1},
+        "segments": "predicted",
+    }
+    with pytest.raises(CapscopeError, match="only the small network predicts segments"):
+        build_extractor(settings)
 
 
 def params() -> Params:

@@ -54,6 +54,7 @@ def extract_grid(
         chunks = [dataset.images[start : start + batch_size] for start in starts]
     ids = [image.id for chunk in chunks for image in chunk]
     height, width = extractor.grid
+    names = extractor.segmenter.names if extractor.segmenter is not None else ()
     with (
         create_store(
             out,
@@ -62,6 +63,7 @@ def extract_grid(
             dim=extractor.dim,
             dtype=dtype,
             attributes=extractor.spec(),
+            segments=(height * width, len(names)) if names else None,
             identity=identity,
         ) as writer,
         tqdm(
@@ -70,7 +72,7 @@ def extract_grid(
     ):
         batches = _batches(dataset, extractor, left(chunks, writer.done), workers)
         for cells in _computed(extractor, batches, precision):
-            writer.append(cells)
+            writer.append(cells, extractor.segments(cells))
             progress.update(len(cells))
     return writer.fields
 

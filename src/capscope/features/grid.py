@@ -91,7 +91,8 @@ class GridExtractor(nn.Module):
         """Return the segments (B, h*w, S) of cells (B, h*w, dim), if there is a segmenter."""
         if self.segmenter is None:
             return None
-        found: Tensor = self.segmenter(cells[..., : self.channels] / self.scale)
+        own = cells[..., : self.channels].to(self.segmenter.linear.weight.device)
+        found: Tensor = self.segmenter(own / self.scale)
         return found
 
     def to_maps(self, cells: Tensor) -> Tensor:
