@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -67,21 +68,26 @@ class NgramIndex:
         self._vocabulary = WordNumbers(captions)
         self.words = self._vocabulary.numbers
         places = _Places.of(captions)
-        self._tables: list[Lookup] = []
+        self._keys: list[Integers] = []
         self.size = len(self._vocabulary)
         numbers = [self.words]
         for order in range(1, ORDERS):
             table, found = np.unique(places.chained(order, numbers), return_inverse=True)
-            self._tables.append(Lookup(table))
+            self._keys.append(table)
             numbers.append(found + self.size)
             self.size += len(table)
-        every = np.concatenate(numbers)
-        self.counts = places.count(every)
+        self.counts = places.count(np.concatenate(numbers))
         self._packed: Lookup | None = None
-        if len(self._vocabulary) < (1 << _WORD) - 1:
-            packed = np.empty(self.size, np.int64)
-            packed[every] = places.packed(self.words)
+        first = len(self._vocabulary)
+        if first < (1 << _WORD) - 1:
+            packed = np.empty(self.size - first, np.int64)
+            packed[np.concatenate(numbers[1:]) - first] = places.packed(self.words)
             self._packed = Lookup(packed)
+
+    @cached_property
+    def _chained(self) -> list[Lookup]:
+        """Pairs, triples and quadruples as numbers of shorter ones; seldom needed."""
+        return [Lookup(keys) for keys in self._keys]
 
     def number(self, captions: Words) -> Integers:
         """Return the number of each word of other captions, from `size` upwards if it is new."""
@@ -95,13 +101,13 @@ class NgramIndex:
     def count_numbers(self, captions: Words, words: Integers) -> Counts:
         """Count the n-grams of other captions whose words are numbered already."""
         places = _Places.of(captions)
-        known = len(self._vocabulary)
-        small = np.where(words < known, words, words + (known - self.size))
-        if self._packed is not None and small.max(initial=0) < (1 << _WORD) - 1:
-            return places.count(number_with(self._packed, places.packed(small), 0, self.size)[0])
-        numbers, first = [words], known
-        new = max(self.size, int(words.max(initial=-1)) + 1)
-        for order, table in enumerate(self._tables, start=1):
+        first, new = len(self._vocabulary), max(self.size, int(words.max(initial=-1)) + 1)
+        if self._packed is not None and first + new - self.size < (1 << _WORD):
+            small = np.where(words < first, words, words + (first - self.size))
+            longer, _ = number_with(self._packed, places.packed(small), first, new)
+            return places.count(np.concatenate([words, longer]))
+        numbers = [words]
+        for order, table in enumerate(self._chained, start=1):
             found, new = number_with(table, places.chained(order, numbers), first, new)
             numbers.append(found)
             first += len(table)
@@ -139,14 +145,13 @@ class _Places:
         return join(pair[begin], words[begin + 2] if order == 2 else pair[begin + 2])
 
     def packed(self, words: Integers) -> Integers:
-        """Return all n-grams of words below 65,535, each as one integer."""
+        """Return all n-grams of 2 to 4 words below 65,535, each as one integer."""
         words = words + 1  # 0 stands before the first word of shorter ones
         pair = np.zeros_like(words)
         pair[:-1] = words[:-1] << _WORD | words[1:]
         _, pairs, triples, quadruples = self.begins
         return np.concatenate(
             [
-                words,
                 pair[pairs],
                 pair[triples] << _WORD | words[triples + 2],
                 pair[quadruples] << 2 * _WORD | pair[quadruples + 2],
