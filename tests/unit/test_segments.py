@@ -121,9 +121,9 @@ def test_the_small_network_predicts_the_segments_of_its_cells(tmp_path: Path) ->
     logits = torch.nn.functional.conv2d(maps, head.weight[:, :, None, None], head.bias)
     expected = logits.softmax(1).flatten(2).transpose(1, 2)
     torch.testing.assert_close(read.segments, expected, atol=1e-5, rtol=1e-4)
-    others = {**store.attributes, "segments": None}
+    store.check_same_kind({**store.attributes, "segments": None}, "a run without segments")
     with pytest.raises(CapscopeError, match="segments = "):
-        store.check_same_kind(others, "the run")
+        store.check_same_kind({**store.attributes, "segments": "others"}, "the run")
 
 
 def test_only_the_small_network_predicts_segments() -> None:

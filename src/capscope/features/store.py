@@ -278,8 +278,13 @@ class FeatureStore:
         return regions_of_row(self._arrays, int(self.rows([image_id])[0]))
 
     def check_same_kind(self, attributes: Mapping[str, Any], owner: str) -> None:
-        """Refuse if `owner` (a run) was made with features of another kind than these."""
+        """Refuse if `owner` (a run) was made with features of another kind than these.
+
+        A run without segments reads features with segments all the same.
+        """
         for name in IDENTITY:
+            if name == "segments" and attributes.get(name) is None:
+                continue
             if self.attributes.get(name) != attributes.get(name):
                 raise CapscopeError(
                     f"{self.path} holds features with {name} = {self.attributes.get(name)!r}, "
