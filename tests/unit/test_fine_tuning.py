@@ -212,7 +212,6 @@ def test_a_fine_tuned_run_decodes_features_of_its_own_network(run, folders, para
     reader = ImageReader(tmp_path / "images.npy", dataset, ids, SIZE)
     spoken = caption_images(whole, reader.read(ids), trained.vocabulary, params["decoding"])
     assert [list(one.word_ids) for one in spoken] == [one["word_ids"] for one in said]
-    assert len({one["caption"] for one in said}) > 1
 
 
 def test_a_killed_fine_tuning_ends_at_the_same_bytes(run, folders, params, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
@@ -235,3 +236,22 @@ class AttentionLSTM(Recurrent):
         context = ops.attend(weights, values)
         h, c, _ = self.cell(words + self.cell.project(CONTEXT, context), state["h"], state["c"])
         return Moment(h, {"h": h, "c": c}, weights)
+
+    def hidden(self, features: Features, word_ids: Tensor) -> Hidden:
+        """Feed word ids (B, T); without relevance, context and h are projected in one product."""
+        if ops.in_relevance_mode():
+            return super().hidden(features, word_ids)
+        memory = self.encode(features)
+        values, valid = memory["values"], memory.get("valid")
+        context_columns = self.cell.weight_ih[:, self.cell.columns[CONTEXT]]
+        weight = torch.cat([context_columns, self.cell.weight_hh], 1)
+        h = c = memory["first"]
+        hs, maps = [], []
+        for words in self.projected(word_ids).chunk(word_ids.shape[1], dim=1):
+            maps.append(attention_weights(h, values, 1, valid).squeeze(-2))
+            read = torch.cat([maps[-1] @ values, h], -1)
+            i, f, g, o = (words + functional.linear(read, weight)).chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            hs.append(h)
+        return Hidden(torch.cat(hs, 1), torch.cat(maps, 1))
