@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -258,7 +259,7 @@ def test_bad_endings_are_stripped_from_words_and_log_probabilities():
     for rule, endings in {"strip": BAD_ENDINGS | {"and"}, "strip_without_and": BAD_ENDINGS}.items():
         stripped = decode(captioner, features, **settings, bad_endings=rule)
         changed = 0
-        for before, after in zip(sum(kept, []), sum(stripped, []), strict=True):
+        for before, after in zip(chain(*kept), chain(*stripped), strict=True):
             words = [VOCABULARY.words[word] for word in before.word_ids]
             while words and words[-1] in endings:
                 words.pop()
