@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,16 @@ from capscope.decoding.hypothesis import Hypothesis, searching
 from capscope.decoding.sampling import forbid
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner, Memory, State, select_rows
+
+LengthPenalty = Literal["power", "wu"]
+
+
+def length_divisor(length: Tensor | int, exponent: float, penalty: LengthPenalty) -> Any:
+    """Return what the score of `length` words with the end is divided by.
+
+    power: length ** exponent. wu: ((5 + length) / 6) ** exponent (Wu et al. 2016, eq. 14).
+    """
+    return length**exponent if penalty == "power" else ((5 + length) / 6) ** exponent
 
 
 class Beams:
@@ -30,6 +41,8 @@ class Beams:
         How many completed hypotheses are kept for each image.
     length_normalisation : float
         Completed hypotheses are ranked by sum(log p) / (number of words with the end) ** this.
+    length_penalty : {"power", "wu"}
+        Which divisor that is, see `length_divisor`.
     like : Tensor
         Scores take its type and device.
     """
@@ -43,12 +56,13 @@ class Beams:
         end: int,
         keep: int = 1,
         length_normalisation: float = 0.0,
+        length_penalty: LengthPenalty = "power",
         shrink: bool = False,
         like: Tensor,
     ) -> None:
         device = like.device
         self.end, self.shrink, self.exponent = end, shrink, length_normalisation
-        self.steps = steps
+        self.steps, self.penalty = steps, length_penalty
         self.position = torch.zeros(batch, dtype=torch.long, device=device)
         self.width = torch.full((batch, 1), beam, device=device)
         self.scores = like.new_full((batch, beam), -torch.inf)
@@ -75,7 +89,8 @@ class Beams:
         Log-probabilities are at most 0, so a live score can only fall; divided by the largest
         length it is the most that can become of it.
         """
-        bound: Tensor = self.scores.max(-1).values / self.steps**self.exponent
+        longest = length_divisor(self.steps, self.exponent, self.penalty)
+        bound: Tensor = self.scores.max(-1).values / longest
         return bound > self.best_scores[:, -1]
 
     def advance(self, log_probs: Tensor, active: Tensor, penalty: Tensor | None = None) -> Tensor:
@@ -142,7 +157,8 @@ class Beams:
     ) -> None:
         """Merge completed candidates (B, M) into the best ones; the earlier wins a tie."""
         length = (self.position + 1).unsqueeze(1)
-        scores = (totals / length**self.exponent).masked_fill(~completed, -torch.inf)
+        divisor = length_divisor(length, self.exponent, self.penalty)
+        scores = (totals / divisor).masked_fill(~completed, -torch.inf)
         keep = self.best_scores.shape[1]
         merged = torch.cat([self.best_scores, scores], 1)
         self.best_scores, order = merged.sort(dim=1, descending=True, stable=True)
@@ -194,6 +210,7 @@ def beam_search(
     max_length: int,
     keep: int = 1,
     length_normalisation: float = 0.0,
+    length_penalty: LengthPenalty = "power",
     forbidden: Sequence[int] = (),
     parity: bool = False,
 ) -> list[list[Hypothesis]]:
@@ -217,6 +234,8 @@ def beam_search(
         Completed hypotheses to return for each image, at most.
     length_normalisation : float
         0 ranks by the sum of log-probabilities, 1 by their mean.
+    length_penalty : {"power", "wu"}
+        See `length_divisor`.
     forbidden : sequence of int
         Ids that are never said.
     parity : bool
@@ -240,6 +259,7 @@ def beam_search(
             end=end,
             keep=keep,
             length_normalisation=length_normalisation,
+            length_penalty=length_penalty,
             shrink=parity,
             like=features.cells,
         )

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from capscope.decoding.beam import Beams, only
+from capscope.decoding.beam import Beams, LengthPenalty, only
 from capscope.decoding.hypothesis import Hypothesis, searching
 from capscope.decoding.sampling import forbid
 from capscope.features.visual import Features
-from capscope.models.captioner import Captioner, select_rows
+from capscope.models.captioner import Captioner, State, select_rows
 
 PENALISED_GROUPS = 2
 """Published: only the first two groups' words are penalised in later groups."""
@@ -30,6 +30,7 @@ def diverse_beam_search(
     max_length: int,
     penalty: float = 0.5,
     length_normalisation: float = 0.0,
+    length_penalty: LengthPenalty = "power",
     forbidden: Sequence[int] = (),
     parity: bool = False,
 ) -> list[list[Hypothesis]]:
@@ -60,6 +61,7 @@ def diverse_beam_search(
                 steps,
                 end=end,
                 length_normalisation=length_normalisation,
+                length_penalty=length_penalty,
                 shrink=parity,
                 like=features.cells,
             )
@@ -75,14 +77,7 @@ def diverse_beam_search(
             by_group = log_probs.view(batch, groups, beam, -1)
             advance = _advance_published if parity else _advance
             moved, rows = advance(searches, by_group, fed, penalty)
-            state = {
-                name: torch.where(
-                    moved.repeat_interleave(beam, 1).view(batch, -1, *[1] * (new.dim() - 2)),
-                    select_rows({name: new}, rows)[name],
-                    state[name],
-                )
-                for name, new in step.state.items()
-            }
+            state = _held(moved.repeat_interleave(beam, 1), select_rows(step.state, rows), state)
             if not any(bool(search.improvable().any()) for search in searches):
                 break
             fed = torch.where(
@@ -94,6 +89,23 @@ def diverse_beam_search(
             [(group[image] or [cut.unfinished(image, CUT - 1)])[0] for group in best]
             for image in range(batch)
         ]
+
+
+def _held(moved: Tensor, new: State, old: State) -> State:
+    """Return the new state of the rows that `moved` (B, K), and the old one of the others.
+
+    What a captioner keeps of each word, (B, K, S, ...), has grown: old rows get zeros.
+    """
+    held = {}
+    for name, tensor in new.items():
+        before = old[name]
+        if before.dim() > 2 and before.shape[2] < tensor.shape[2]:
+            missing = tensor.shape[2] - before.shape[2]
+            before = torch.cat([before, torch.zeros_like(tensor[:, :, :missing])], 2)
+        held[name] = torch.where(
+            moved.view(*moved.shape, *[1] * (tensor.dim() - 2)), tensor, before
+        )
+    return held
 
 
 def _advance(

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 
 from capscope.data.vocabulary import Vocabulary
-from capscope.decoding.beam import beam_search
+from capscope.decoding.beam import LengthPenalty, beam_search, length_divisor
 from capscope.decoding.diverse import diverse_beam_search
 from capscope.decoding.endings import strip_bad_endings
 from capscope.decoding.hypothesis import Hypothesis
+from capscope.decoding.repetition import Trigrams, Unrepeating
 from capscope.decoding.sampling import Feed, greedy_search, sample_search
+from capscope.decoding.slots import slot_search
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
@@ -37,6 +39,10 @@ class Decoding:
         How many captions ``beam`` and ``sample`` return for each image.
     length_normalisation : float
         Beams rank captions by sum(log p) / (words with the end) ** this.
+    length_penalty : {"power", "wu"}
+        ``wu`` divides by ((5 + words with the end) / 6) ** length_normalisation instead.
+    word_twice, trigrams : bool, str
+        Of all methods; see `Unrepeating`.
     groups, penalty : int, float
         Of ``diverse_beam``.
     temperature, top_k, nucleus, seed : float, int or None, float or None, int
@@ -44,7 +50,10 @@ class Decoding:
     bad_endings : {"keep", "strip", "strip_without_and"}
         Whether a caption loses trailing words that no sentence ends with.
     parity : bool
-        The published rules of Sun et al. (2022); special words may be said, but are not shown.
+        The published rules; special words may be said, but are not shown.
+    published : {"lrp_ic", "spatial"}
+        Whose: those of Sun et al. (2022), or those of the spatial transformer, where beams search
+        by `slot_search`; with ``captions`` or ``groups`` they return all that they kept.
     feed : {"words", "start"}
         ``start`` feeds the start at every step, as the published sampling of the attention LSTM;
         of ``greedy`` only.
@@ -63,6 +72,10 @@ class Decoding:
     seed: int = 1
     bad_endings: str = "keep"
     parity: bool = False
+    published: str = "lrp_ic"
+    length_penalty: LengthPenalty = "power"
+    word_twice: bool = True
+    trigrams: Trigrams = "allow"
     feed: Feed = "words"
 
     @classmethod
@@ -112,6 +125,10 @@ def search_images(
         "max_length": decoding.max_length,
         "forbidden": () if decoding.parity else sorted(vocabulary.special_ids - {vocabulary.end}),
     }
+    if not decoding.word_twice or decoding.trigrams != "allow":
+        captioner = Unrepeating(
+            captioner, word_twice=decoding.word_twice, trigrams=decoding.trigrams
+        )
     ids = range(len(features.cells)) if image_ids is None else image_ids
     found = SEARCHES[decoding.method](captioner, features, decoding, ids, common)
     return [[_shown(one, vocabulary, decoding) for one in hypotheses] for hypotheses in found]
@@ -124,7 +141,8 @@ def _greedy(
     image_ids: Sequence[int],
     common: Mapping[str, Any],
 ) -> list[list[Hypothesis]]:
-    longest = decoding.max_length - decoding.parity  # published: ids with the start
+    # Published by Sun et al.: ids with the start.
+    longest = decoding.max_length - (decoding.parity and decoding.published == "lrp_ic")
     settings = {**common, "max_length": longest, "feed": decoding.feed}
     found = greedy_search(captioner, features, **settings)
     return [[hypothesis] for hypothesis in found]
@@ -137,12 +155,15 @@ def _beam(
     image_ids: Sequence[int],
     common: Mapping[str, Any],
 ) -> list[list[Hypothesis]]:
+    if decoding.parity and decoding.published == "spatial":
+        return _slots(captioner, features, decoding, common, 1)
     return beam_search(
         captioner,
         features,
         beam=decoding.beam,
         keep=decoding.captions,
         length_normalisation=decoding.length_normalisation,
+        length_penalty=decoding.length_penalty,
         parity=decoding.parity,
         **common,
     )
@@ -155,6 +176,8 @@ def _diverse_beam(
     image_ids: Sequence[int],
     common: Mapping[str, Any],
 ) -> list[list[Hypothesis]]:
+    if decoding.parity and decoding.published == "spatial":
+        return _slots(captioner, features, decoding, common, decoding.groups)
     found = diverse_beam_search(
         captioner,
         features,
@@ -162,12 +185,37 @@ def _diverse_beam(
         beam=decoding.beam,
         penalty=decoding.penalty,
         length_normalisation=decoding.length_normalisation,
+        length_penalty=decoding.length_penalty,
         parity=decoding.parity,
         **common,
     )
     if decoding.parity:
         return found
     return [sorted(image, key=lambda one: one.score, reverse=True) for image in found]
+
+
+def _slots(
+    captioner: Captioner,
+    features: Features,
+    decoding: Decoding,
+    common: Mapping[str, Any],
+    groups: int,
+) -> list[list[Hypothesis]]:
+    def divisor(length: int) -> float:
+        exponent = decoding.length_normalisation
+        return float(length_divisor(length, exponent, decoding.length_penalty))
+
+    return slot_search(
+        captioner,
+        features,
+        start=common["start"],
+        end=common["end"],
+        beam=decoding.beam,
+        max_length=decoding.max_length,
+        groups=groups,
+        penalty=decoding.penalty,
+        length_penalty=divisor,
+    )
 
 
 def _sample(

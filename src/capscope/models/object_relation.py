@@ -23,8 +23,8 @@ LEAST = 1e-6
 class ObjectRelationTransformer(SpatialTransformer):
     """A transformer whose encoder adds ln(max(relu(W g), 1e-6)) to its scores.
 
-    g are the sines and cosines of how two boxes lie to each other; every head of every layer has a W
-    of its own.
+    g are the sines and cosines of how two boxes lie to each other; every head of every layer has
+    a W of its own.
 
     Parameters
     ----------
@@ -66,8 +66,9 @@ class ObjectRelationTransformer(SpatialTransformer):
         self.trigonometric, self.parity = trigonometric, parity
         size = WAVES if trigonometric else 4
         self.geometry = nn.ModuleList(nn.Linear(size, heads) for _ in range(layers))
-        for layer in self.geometry:
-            nn.init.xavier_uniform_(layer.weight)
+        for parameter in self.geometry.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
 
     def relations(self, features: Features) -> list[Tensor]:
         """Return what is added to the scores of each encoder layer, (B, N, heads, N)."""

@@ -80,7 +80,7 @@ class ShowAttendTell(Captioner):
     def start(self, memory: Memory, rows: int = 1) -> State:
         """Return h = c of each layer, `rows` times."""
         first = memory["first"].expand(-1, rows, -1)
-        return self.stack.start(first.split(self.hidden_size, -1))
+        return self.stack.start(torch.split(first, self.hidden_size, -1))
 
     def attend(self, state: State, memory: Memory) -> tuple[Tensor, Tensor]:
         """Return the weighted sum (B, K, D) of features, and the weights (B, K, N)."""

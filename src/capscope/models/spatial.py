@@ -1,6 +1,6 @@
 """The spatial transformer: encoder and decoder, region positions, X-Linear attention.
 
-Sources: Vaswani et al. 2017 (transformer), Herdade et al. 2019 (its use on regions), Pan et al. 2020
+Sources: Vaswani et al. 2017 (transformer), Herdade et al. 2019 (on regions), Pan et al. 2020
 (X-Linear attention); positions by the spread of a box over a grid are the program's own.
 """
 
@@ -140,8 +140,8 @@ class SpatialTransformer(Captioner):
     def _remembered(self, values: Tensor, features: Features) -> Memory:
         memory: Memory = {}
         for number, layer in enumerate(self.decoder):
-            memory[f"keys{number}"] = layer.cross.keys(values)
-            memory[f"values{number}"] = layer.cross.values(values)
+            keys, kept = layer.remember(values)  # type: ignore[operator]
+            memory[f"keys{number}"], memory[f"values{number}"] = keys, kept
         return memory if features.valid is None else {**memory, "valid": features.valid}
 
     def start(self, memory: Memory, rows: int = 1) -> State:
@@ -169,8 +169,8 @@ class SpatialTransformer(Captioner):
         x, layers = self._decoded(x, seen, memory, past)
         following: State = {"read": read}
         for i, layer in enumerate(layers):
-            following[f"keys{i}"] = layer.past.keys.unflatten(0, (batch, rows))
-            following[f"values{i}"] = layer.past.values.unflatten(0, (batch, rows))
+            following[f"keys{i}"] = layer.past.keys.view(batch, rows, *layer.past.keys.shape[1:])
+            following[f"values{i}"] = layer.past.values.view_as(following[f"keys{i}"])
         log_probs = self.readout(x).log_softmax(-1).view(batch, rows, -1)
         return Step(log_probs, following, layers[-1].cross)
 

@@ -54,11 +54,13 @@ class BoxPositions(nn.Module):
         checked("grid_mode", mode, ("box", "cell"))
         self.kind, self.side, self.mode = kind, side, mode
         self.dropout = nn.Dropout(0.0 if kind == "none" else dropout)
+        self.rows: Tensor
+        self.columns: Tensor
         if kind == "fixed":
             table = sinusoids(side, size)
             self.register_buffer("columns", table, persistent=False)
             # Rows have the cosines where columns have the sines, so that the two differ.
-            swapped = table.unflatten(1, (-1, 2)).flip(-1).flatten(1)
+            swapped = table.view(side, -1, 2).flip(-1).flatten(1)
             self.register_buffer("rows", swapped, persistent=False)
         if kind in ("learned", "gxg"):
             self.row_layer, self.column_layer = nn.Linear(side, size), nn.Linear(side, size)
@@ -102,7 +104,7 @@ class BoxPositions(nn.Module):
         """Return the shares (B, N, side) of each row and of each column."""
         if self.mode == "cell":
             cells = grid_weights(boxes, self.side, "cell").to(boxes)
-            cells = cells.unflatten(-1, (self.side, self.side))
+            cells = cells.view(*cells.shape[:-1], self.side, self.side)
             return cells.sum(-1), cells.sum(-2)
         rows, columns = grid_marginals(boxes, self.side)
         return rows.to(boxes), columns.to(boxes)

@@ -40,7 +40,7 @@ def attention_weights(
         if bias is not None:
             scores = scores + bias
         if valid is None:
-            return scores.softmax(-1)
+            return torch.softmax(scores, -1)
         allowed = valid.unsqueeze(-2) if valid.dim() == 3 else valid[:, None, None]
         return masked_softmax(scores, allowed)
 

@@ -168,6 +168,10 @@ class DecoderLayer(nn.Module):
         self.norms = nn.ModuleList(build_norm(sizes.norm, sizes.hidden) for _ in range(3))
         self.dropout = nn.Dropout(sizes.dropout)
 
+    def remember(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return keys and values (B, N, H) of encoded visual features (B, N, H)."""
+        return self.cross.keys(values), self.cross.values(values)
+
     def forward(
         self,
         x: Tensor,

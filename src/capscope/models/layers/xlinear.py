@@ -31,7 +31,7 @@ class PairedLinear(torch.autograd.Function):
     def forward(query: Tensor, key: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         parts = [
             F.linear(some.unsqueeze(2) * key.unsqueeze(1), weight, bias)
-            for some in query.split(_portion(query, key), 1)
+            for some in torch.split(query, _portion(query, key), 1)
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
@@ -46,7 +46,7 @@ class PairedLinear(torch.autograd.Function):
         to_query, to_key, to_weight = [], torch.zeros_like(key), torch.zeros_like(weight)
         portion = _portion(query, key)
         for some, given in zip(
-            query.split(portion, 1), gradients[0].split(portion, 1), strict=True
+            torch.split(query, portion, 1), torch.split(gradients[0], portion, 1), strict=True
         ):
             to_product = given @ weight
             to_query.append((to_product * key.unsqueeze(1)).sum(2))
