@@ -50,7 +50,7 @@ def read_coco2017(settings: Mapping[str, Any]) -> Source:
     test = [{**entry, "split": "test"} for entry in _entries(test_file, COCO2017_PARTS[1])]
     dataset = parse_karpathy(
         {"images": [*ordered, *test]},
-        train_file.parent,
+        train_file.with_name("captions_{train,val}2017.json"),
         expand_path(own["images"]),
         settings["name"],
         policy=settings["on_unreadable"],
