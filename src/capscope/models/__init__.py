@@ -14,6 +14,8 @@ CAPTIONERS = {
     "adaptive": "capscope.models.adaptive:Adaptive",
     "aoa": "capscope.models.aoa:AoA",
     "attention_lstm": "capscope.models.recurrent:AttentionLSTM",
+    "base": "capscope.models.base:BaseTransformer",
+    "difnet": "capscope.models.difnet:DIFNet",
     "gridtd": "capscope.models.gridtd:GridTD",
     "lstm": "capscope.models.recurrent:LSTMCaptioner",
     "object_relation": "capscope.models.object_relation:ObjectRelationTransformer",

@@ -198,10 +198,12 @@ def gated_linear(layer: nn.Linear, x: Tensor, gate: nn.Linear, by: Tensor) -> Te
 
 def selected_linear(layer: nn.Linear, x: Tensor, ids: Tensor) -> Tensor:
     """Return output `ids[...]` of a linear layer for each row of x: (..., I) -> (...)."""
-    weight, bias = layer.weight[ids], layer.bias[ids]
+    weight = layer.weight[ids]
+    bias: Tensor | None = layer.bias  # None where the layer has none
     if _current.get() is not None:
-        weight, bias = weight.detach(), bias.detach()
-    return stabilise((x * weight).sum(-1) + bias, "linear")
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+    z = (x * weight).sum(-1)
+    return stabilise(z if bias is None else z + bias[ids], "linear")
 
 
 def add(*terms: Tensor) -> Tensor:

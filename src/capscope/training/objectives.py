@@ -119,7 +119,14 @@ def caption_log_probs(
     return found.new_zeros(word_ids.shape).masked_scatter(spoken, found)
 
 
-def self_critical_loss(log_probs: Tensor, word_ids: Tensor, reward: Tensor, *, end: int) -> Tensor:
+def self_critical_loss(
+    log_probs: Tensor,
+    word_ids: Tensor,
+    reward: Tensor,
+    *,
+    end: int,
+    per: Literal["word", "position"] = "word",
+) -> Tensor:
     """Return the policy-gradient loss of drawn captions (Rennie et al. 2017).
 
     Parameters
@@ -130,6 +137,8 @@ def self_critical_loss(log_probs: Tensor, word_ids: Tensor, reward: Tensor, *, e
         Drawn words with the end; 0 after it.
     reward : Tensor (B,)
         Reward of each caption minus its baseline.
+    per : {"word", "position"}
+        ``position``: the sum is divided by B T, however long captions are (Wu et al. 2022).
 
     Returns
     -------
@@ -137,6 +146,8 @@ def self_critical_loss(log_probs: Tensor, word_ids: Tensor, reward: Tensor, *, e
         ``-sum(log p * reward) / words``, over all words up to the end with it. As published, the
         word after a drawn padding (id 0) is left out too.
     """
+    if per == "position":
+        return -(log_probs * reward.to(log_probs.dtype).unsqueeze(1)).mean()
     goes_on = (word_ids != 0) & (word_ids != end)
     counted = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], 1).to(log_probs.dtype)
     return -(log_probs * reward.to(log_probs.dtype).unsqueeze(1) * counted).sum() / counted.sum()
