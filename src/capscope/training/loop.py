@@ -52,6 +52,10 @@ class Recipe:
     weight_decay: float = 0.0
     decayed: str = "weights"
     decay: float = 1.0
+    decay_every: int = 1
+    warm_up: int = 1
+    epsilon: float = 1e-8
+    clip_norm: float | None = None
     limit: int | None = None
 
     @classmethod
@@ -70,7 +74,7 @@ def build_optimiser(captioner: nn.Module, recipe: Recipe) -> torch.optim.Optimiz
     """
     first, second = recipe.betas
     trained = [parameter for parameter in captioner.parameters() if parameter.requires_grad]
-    options: dict[str, Any] = {"betas": (first, second), "fused": True}
+    options: dict[str, Any] = {"betas": (first, second), "eps": recipe.epsilon, "fused": True}
     if recipe.optimiser == "adam":
         return torch.optim.Adam(trained, recipe.learning_rate, **options)
     vectors = {id(part.weight) for part in captioner.modules() if isinstance(part, nn.Embedding)}
@@ -123,7 +127,13 @@ class Trainer:
         self.optimiser = build_optimiser(self.captioner, recipe)
         steps = recipe.epochs * len(self._batches(0))
         schedule = Schedule(
-            recipe.schedule, recipe.learning_rate, steps, recipe.epochs, recipe.decay
+            recipe.schedule,
+            recipe.learning_rate,
+            steps,
+            recipe.epochs,
+            recipe.decay,
+            every=recipe.decay_every,
+            warm_up=recipe.warm_up,
         )
         started = Progress(key, schedule)
         self.state_folder = folder / "state"
@@ -183,6 +193,7 @@ class Trainer:
 
     def _epoch(self, bar: tqdm[Any]) -> None:
         """Train on what is left of the present epoch."""
+        self.stage.begin(self.progress.epoch)
         self.captioner.train()
         for batch in self._batches(self.progress.epoch)[self.progress.batch :]:
             self._step(batch)
@@ -203,6 +214,8 @@ class Trainer:
         outcome.loss.backward()  # type: ignore[no-untyped-call]
         if recipe.clip_value is not None:
             torch.nn.utils.clip_grad_value_(self.captioner.parameters(), recipe.clip_value)
+        if recipe.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.captioner.parameters(), recipe.clip_norm)
         self.optimiser.step()
         for name, value in {"loss": outcome.loss.item(), **outcome.measures}.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value * outcome.weight

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -25,6 +26,8 @@ def cross_entropy(
     batch: CaptionBatch,
     own_words: Tensor | None = None,
     per: Per = "word",
+    smoothing: float = 0.0,
+    published_mass: bool = False,
 ) -> Tensor:
     """Return the mean of -log p over all words of the references and their ends.
 
@@ -36,6 +39,8 @@ def cross_entropy(
     own_words : Tensor (B,) bool or None
         Scheduled sampling (Bengio et al. 2015): these references are fed the captioner's own
         most probable word of the step before instead of their own, from the fourth input on.
+    smoothing, published_mass : float, bool
+        See `word_loss`.
     """
     if own_words is None or not bool(own_words.any()):
         hidden = captioner.hidden(features, batch.inputs).values[batch.valid]
@@ -43,14 +48,39 @@ def cross_entropy(
     else:
         fed, _ = scheduled_sampling(captioner, features, batch.inputs, own_words)
         log_probs = fed[batch.valid]
-    return word_loss(log_probs, batch.targets[batch.valid], len(batch.inputs), per)
+    targets = batch.targets[batch.valid]
+    return word_loss(log_probs, targets, len(batch.inputs), per, smoothing, published_mass)
 
 
-def word_loss(log_probs: Tensor, targets: Tensor, captions: int, per: Per = "word") -> Tensor:
-    """Return -log p of M words, (M, V) and (M,), summed and divided by M or by `captions`."""
-    if per == "word":
-        return functional.nll_loss(log_probs, targets)
-    return functional.nll_loss(log_probs, targets, reduction="sum") / captions
+def word_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    captions: int,
+    per: Per = "word",
+    smoothing: float = 0.0,
+    published_mass: bool = False,
+) -> Tensor:
+    """Return -log p of M words, (M, V) and (M,), summed and divided by M or by `captions`.
+
+    Parameters
+    ----------
+    smoothing : float
+        Label smoothing (Szegedy et al. 2016, section 7): the loss is the divergence from a
+        distribution with 1 - `smoothing` at the word and the rest shared by all others.
+    published_mass : bool
+        As published with the spatial transformer, the rest is divided by V - 2 in place of V - 1,
+        so that the distribution sums to more than 1.
+    """
+    divisor = len(targets) if per == "word" else captions
+    found = functional.nll_loss(log_probs, targets, reduction="sum") / divisor
+    if smoothing == 0:
+        return found
+    others = log_probs.shape[-1] - 1
+    share = smoothing / (others - published_mass)
+    entropy = (1 - smoothing) * math.log(1 - smoothing) + others * share * math.log(share)
+    everything = -log_probs.sum() / divisor
+    words = len(targets) / divisor
+    return (1 - smoothing) * found + share * (everything - found) + words * entropy
 
 
 def _logits(captioner: Captioner, hidden: Tensor) -> Tensor:

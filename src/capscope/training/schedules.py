@@ -11,6 +11,8 @@ FIRST, LAST = 0.1, 1e-4
 """Rates at both ends of a cycle, as shares of the highest."""
 FACTOR, PATIENCE, SMALLEST = 0.8, 2, 2e-5
 """Plateau: shrink by this after so many epochs without a better score, while above the smallest."""
+BORNE = 3
+"""Halving: so many epochs without a better score are let pass."""
 
 
 @dataclass
@@ -19,16 +21,19 @@ class Schedule:
 
     Attributes
     ----------
-    name : {"one_cycle", "plateau", "constant", "step"}
+    name : {"one_cycle", "plateau", "halving", "constant", "step", "noam"}
         ``one_cycle`` rises and falls by half cosines (Smith and Topin 2018); ``plateau`` is the
         published rule: times 0.8 after 2 epochs without a better CIDEr, while above 2e-5;
-        ``step`` is times `decay` after each epoch.
+        ``halving`` is torch's: times 0.5 after more than 3 epochs without a better score;
+        ``step`` is times `decay` after each `every` epochs; ``noam`` rises in a line for `warm_up`
+        steps, then falls with the root of the step (Vaswani et al. 2017, eq. 3; its peak, H^-0.5
+        warm_up^-0.5 times a factor, is `highest`).
     highest : float
         The largest rate.
     steps : int
         Steps of the whole training.
-    epochs, decay : int, float
-        Of ``step``.
+    epochs, decay, every, warm_up : int, float, int, int
+        Of ``step`` and ``noam``.
     rate, best, waited : float, float, int
         What ``plateau`` has come to: rate, best score, epochs since.
     """
@@ -41,6 +46,8 @@ class Schedule:
     rate: float = math.nan
     best: float | None = None
     waited: int = 0
+    every: int = 1
+    warm_up: int = 1
 
     def __post_init__(self) -> None:
         if math.isnan(self.rate):
@@ -51,7 +58,11 @@ class Schedule:
         if self.name == "one_cycle":
             return self.highest * _one_cycle(step / max(1, self.steps - 1))
         if self.name == "step":
-            return float(self.highest * self.decay ** (step * self.epochs // self.steps))
+            epoch = step * self.epochs // self.steps
+            return float(self.highest * self.decay ** (epoch // self.every))
+        if self.name == "noam":
+            ahead = (step + 1) / self.warm_up
+            return float(self.highest * min(ahead**-0.5, ahead))
         return self.rate
 
     def observe(self, score: float) -> None:
@@ -64,6 +75,22 @@ class Schedule:
             self.waited = 0
             if self.rate > SMALLEST:
                 self.rate *= FACTOR
+        if self.name == "halving" and self.waited > BORNE:
+            self.waited = 0
+            self.rate *= 0.5
+
+
+def sampling_probability(
+    epoch: int, start: int, every: int, increase: float, most: float, parity: bool = False
+) -> float:
+    """Return the probability of scheduled sampling in epoch 0, 1, ...
+
+    It grows by `increase` each `every` epochs after epoch `start`, up to `most`. As published
+    (`parity`), `start` 0 means never.
+    """
+    if epoch <= start or start < 0 or (parity and start == 0):
+        return 0.0
+    return min(increase * ((epoch - start) // every), most)
 
 
 def _one_cycle(progress: float) -> float:

@@ -47,7 +47,7 @@ class Stage(ABC):
     """An objective with the batches that it is computed on.
 
     The loop asks for the batches of an epoch and for the outcome of each; it seeds the random
-    numbers of each step, so a stage keeps no state of its own.
+    numbers of each step and says when an epoch begins, so a stage keeps no state of its own.
 
     Parameters
     ----------
@@ -68,6 +68,10 @@ class Stage(ABC):
     def signature(self) -> dict[str, Any]:
         """What makes numbers of this stage comparable with others': the settings and defaults."""
         return dict(self.settings)
+
+    def begin(self, epoch: int) -> None:
+        """Take note that an epoch begins, or goes on; for stages that change between epochs."""
+        return
 
     @abstractmethod
     def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[Rows]:

@@ -12,6 +12,7 @@ from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
 from capscope.training.batches import CaptionBatch, Rows, epoch_batches, frame, image_of_row
 from capscope.training.objectives import cross_entropy
+from capscope.training.schedules import sampling_probability
 from capscope.training.stages.stage import Corpus, Outcome, Stage
 
 
@@ -20,7 +21,9 @@ class CrossEntropy(Stage):
 
     By default references are shuffled and the loss is the mean over words. ``order: given`` takes
     the references as they come, in the same batches each epoch; ``last_batch: drop`` leaves those
-    out that do not fill a batch; ``per: caption`` divides the loss by the number of references.
+    out that do not fill a batch; ``per: caption`` divides the loss by the number of references;
+    ``label_smoothing`` and ``smoothing_mass`` are those of `word_loss`. ``scheduled_sampling`` is a
+    probability, or the arguments of `sampling_probability`.
     """
 
     unit = "caption"
@@ -28,6 +31,14 @@ class CrossEntropy(Stage):
     def __init__(self, captioner: Captioner, corpus: Corpus, settings: Mapping[str, Any]) -> None:
         super().__init__(captioner, corpus, settings)
         self._images = image_of_row(corpus.captions)
+        self.begin(0)
+
+    def begin(self, epoch: int) -> None:
+        """Take the probability of scheduled sampling, which may grow from epoch to epoch."""
+        chosen = self.settings.get("scheduled_sampling", 0.0)
+        if isinstance(chosen, Mapping):
+            chosen = sampling_probability(epoch, **chosen)
+        self._own_words = chosen
 
     def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[Rows]:
         """Return rows of references: of similar length, or as they come."""
@@ -56,7 +67,15 @@ class CrossEntropy(Stage):
     def step(self, batch: Rows) -> Outcome:
         """Return -log p of the words of the batch, a mean over words or a sum a reference."""
         features, framed = self.read(batch)
-        own_words = torch.rand(len(batch)) < self.settings["scheduled_sampling"]
+        own_words = torch.rand(len(batch)) < self._own_words
         per = self.settings.get("per", "word")
-        loss = cross_entropy(self.captioner, features, framed, own_words, per)
+        loss = cross_entropy(
+            self.captioner,
+            features,
+            framed,
+            own_words,
+            per,
+            self.settings.get("label_smoothing", 0.0),
+            self.settings.get("smoothing_mass") == "published",
+        )
         return Outcome(loss, int(framed.valid.sum()) if per == "word" else len(batch), {})
