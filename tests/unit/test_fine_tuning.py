@@ -157,6 +157,19 @@ def test_batch_statistics_are_followed_only_if_asked_and_everything_learns(batch
     assert not whole.eval().extractor.network.training
 
 
+def test_the_order_of_channels_in_memory_changes_nothing_but_rounding():
+    sizes = {"vocabulary_size": 9, "feature_size": 5, "embedding": 4, "hidden": 6}
+    images = torch.randn(5, 3, SIZE, SIZE, dtype=torch.float64)
+    found = []
+    for channels_last in (True, False):
+        extractor = GridExtractor("toy", a_network(), SIZE, layer="4")
+        whole = FromImages(build("rnn", **sizes), extractor, "train", channels_last)
+        found.append(whole.double().train().look(Features(images)).cells)
+        layout = next(extractor.network.parameters())
+        assert layout.is_contiguous(memory_format=torch.channels_last) == channels_last
+    torch.testing.assert_close(*found)
+
+
 def test_a_pass_of_noise_moves_the_statistics_and_nothing_else():
     network, same = a_network().eval(), a_network()
     torch.manual_seed(9)

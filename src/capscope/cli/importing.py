@@ -65,3 +65,30 @@ def lrp_ic(
         heads=heads,
         store_dir=store_dir,
     )
+
+
+@command.command("rnn_family")
+@click.option("--checkpoint", type=FILE, required=True, help="PyTorch file with a state dict.")
+@click.option(
+    "--vocabulary", type=FILE, required=True, help="JSON with the id of each word, or the coco.pt."
+)
+@click.option(
+    "--captioner",
+    type=click.Choice(["rnn", "lstm", "attention_lstm"]),
+    required=True,
+    help="Which cell was trained; the checkpoint has all three.",
+)
+@click.option("--image-size", default=112, show_default=True, help="Pixels of its square images.")
+@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+def rnn_family(
+    checkpoint: Path, vocabulary: Path, captioner: str, image_size: int, out: Path
+) -> None:
+    """Import a state dict of the recurrent captioners on RegNetX-400MF.
+
+    \b
+    capscope import rnn_family --checkpoint attn.pt --vocabulary coco.pt \\
+        --captioner attention_lstm --out results/imported/attention_lstm
+    """
+    from capscope.importers.rnn_family_runs import import_run
+
+    import_run(checkpoint, vocabulary, out, captioner=captioner, image_size=image_size)

@@ -6,8 +6,7 @@ JSON file with a word map {word: id}. A run folder is what `capscope train` make
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from capscope.files import (
     write_manifest,
     writing,
 )
+from capscope.importers.checkpoints import about, state_of
 from capscope.importers.lrp_ic import (
     CNN_PREFIX,
     LAYOUTS,
@@ -41,8 +41,6 @@ from capscope.models.checkpoint import INFO_FILE, MODEL_FILE, load_run
 from capscope.tensors import fit, read_foreign, write_tensors
 
 SPECIAL = {"pad": "<pad>", "start": "<start>", "end": "<end>", "unk": "<unk>"}
-PARALLEL = "module."
-"""What torch puts before each name if a model was trained on several devices."""
 DECODING = {"method": "beam", "beam": 3, "max_length": 20, "batch_size": 32}
 EXTRACTOR_FILES = (EXTRACTOR_FILE, WEIGHTS_FILE)
 WIDTH = "AdaAttention.W_v_proj.weight"
@@ -86,8 +84,8 @@ def import_run(
     """
     vocabulary = read_wordmap(wordmap)
     loaded = read_foreign(checkpoint)
-    with _about(checkpoint):
-        state = _state_of(loaded)
+    with about(checkpoint):
+        state = state_of(loaded)
         _check(state, vocabulary, wordmap, features)
         options = {"heads": heads} if captioner == "aoa" else {}
         model, network = from_original(captioner, state, **options)
@@ -196,27 +194,6 @@ def read_wordmap(path: Path) -> Vocabulary:
         raise CapscopeError(f"{path}: the ids are not 0 to {len(loaded) - 1}, each once")
     words = tuple(sorted(loaded, key=lambda word: int(loaded[word])))
     return Vocabulary(words, **{key: loaded[word] for key, word in SPECIAL.items()})
-
-
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Put the file in front of what is wrong with it."""
-    try:
-        yield
-    except CapscopeError as error:
-        raise CapscopeError(f"{path}: {error}") from error
-
-
-def _state_of(loaded: Any) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint, or of a state dict alone."""
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, Mapping) else None
-    if not isinstance(state, Mapping) or not state:
-        raise CapscopeError("no checkpoint: expected an entry 'state_dict' with tensors")
-    for name, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            raise CapscopeError(f"no checkpoint: {name!r} is no tensor")
-    parallel = all(name.startswith(PARALLEL) for name in state)
-    return {name.removeprefix(PARALLEL) if parallel else name: t for name, t in state.items()}
 
 
 def _check(

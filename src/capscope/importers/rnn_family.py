@@ -11,6 +11,7 @@ from torch import Tensor
 from capscope.errors import CapscopeError
 from capscope.models import build
 from capscope.models.captioner import Captioner
+from capscope.tensors import fit
 
 CELLS = {"rnn": "rnn_module", "lstm": "lstm_module", "attention_lstm": "attn_module"}
 """Our captioners, and where the original keeps the cell of each; it always has all three."""
@@ -45,6 +46,9 @@ def from_original(
     if name == "attention_lstm":
         inputs.append(_of(state, f"{cell}.Wattn"))
         tensors["projection.weight"] = tensors["projection.weight"].flatten(1)
+    if len({weight.shape[1] for weight in inputs}) > 1:
+        sizes = ", ".join(str(tuple(weight.shape)) for weight in inputs)
+        raise CapscopeError(f"the inputs of {cell} have shapes that do not fit together: {sizes}")
     tensors["cell.weight_ih"] = _rows(torch.cat(inputs), GATES[name])
     tensors["cell.weight_hh"] = _rows(_of(state, f"{cell}.Wh"), GATES[name])
     bias = "cell.bias" if name == "rnn" else "cell.bias_ih"
@@ -66,7 +70,7 @@ def from_original(
             )
         config |= {"feature_size": size // GRID, "cells": GRID, "visual": "flatten"}
     captioner = build(name, **config)
-    captioner.load_state_dict(tensors)
+    fit(captioner, tensors, "of the original, by our names,")
     prefix = "model.cnn."
     network = {
         key.removeprefix(prefix): tensor
@@ -106,7 +110,14 @@ def _names(name: str) -> dict[str, str]:
 def _of(state: Mapping[str, Tensor], name: str) -> Tensor:
     if name not in state:
         raise CapscopeError(f"the checkpoint has no tensor {name!r}: it is of another captioner")
-    return state[name]
+    tensor, kind = state[name], name.rpartition(".")[2]
+    axes = 4 if name == "conv1.weight" else 1 if kind in ("bias", "b") else 2
+    if tensor.dim() != axes or not tensor.is_floating_point():
+        raise CapscopeError(
+            f"tensor {name!r} is {tensor.dtype} of shape {tuple(tensor.shape)}, expected floating "
+            f"point numbers with {axes} axes"
+        )
+    return tensor
 
 
 def _rows(weight: Tensor, gates: int) -> Tensor:
@@ -122,5 +133,7 @@ def _columns(weight: Tensor, gates: int) -> Tensor:
 def _swapped(weight: Tensor, gates: int) -> Tensor:
     if gates == 1:
         return weight
+    if len(weight) % gates:
+        raise CapscopeError(f"a cell with {gates} gates cannot have {len(weight)} columns")
     i, f, third, fourth = weight.chunk(4)
     return torch.cat([i, f, fourth, third])
