@@ -87,6 +87,8 @@ def resume_fields(
     numbers = check_ids(path, ids)
     part, journal = (path.with_name(f".{path.name}.{end}") for end in ("unfinished", "journal"))
     with writing(path), _locked(path.parent):
+        for stale in path.parent.glob(".*.part"):  # of a process that was killed
+            stale.unlink()
         part.touch()
         check_room(path, numbers, fields, there=512 * part.stat().st_blocks)
         writer = JournalledWriter(part, journal, numbers, fields, attributes, identity)

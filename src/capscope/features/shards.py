@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from capscope.data.karpathy import SKIPPED_FILE
 from capscope.errors import CapscopeError
-from capscope.features.fields import Field, create_fields, map_fields
+from capscope.features.fields import Field, map_fields
+from capscope.features.resume import resume_fields
 from capscope.features.store import FEATURES_FILE
-from capscope.files import MANIFEST, atomic_path, read_manifest, write_text
+from capscope.files import MANIFEST, atomic_path, digest, read_manifest, write_text
 
 Item = TypeVar("Item")
 
@@ -92,23 +93,32 @@ def join_shards(out: Path, manifests: Sequence[Mapping[str, Any]]) -> None:
     parts = [map_fields(folder / FEATURES_FILE) for folder in folders]
     ids = [image_id for own, _, _ in parts for image_id in own.tolist()]
     fields = {name: Field(tuple(shape), dtype) for name, shape, dtype in manifests[0]["fields"]}
+    identity = digest([manifest["identity"] for manifest in manifests])
     with (
-        create_fields(out / FEATURES_FILE, ids, fields, parts[0][2]) as writer,
-        tqdm(total=len(ids), desc="joining shards", unit="image") as progress,
+        resume_fields(out / FEATURES_FILE, ids, fields, parts[0][2], identity) as writer,
+        tqdm(total=len(ids), initial=writer.done, desc="joining shards", unit="image") as progress,
     ):
+        passed = 0
         for own, arrays, _ in parts:
             for start in range(0, len(own), _ROWS):
-                rows = {name: array[start : start + _ROWS] for name, array in arrays.items()}
-                writer.append(rows)
-                progress.update(len(own[start : start + _ROWS]))
+                count = len(own[start : start + _ROWS])
+                if passed >= writer.done:
+                    rows = {name: array[start : start + count] for name, array in arrays.items()}
+                    writer.append(rows)
+                    progress.update(count)
+                passed += count
     _join_skipped(folders, out)
     own_files = (FEATURES_FILE, SKIPPED_FILE)
     _copy_extractor(folders[0], out, [n for n in manifests[0]["files"] if n not in own_files])
 
 
 def remove_shards(out: Path) -> None:
-    """Remove the shards of a store that has been joined."""
-    shutil.rmtree(out / SHARDS_FOLDER)
+    """Remove the shards of a store that has been joined: all at once, as far as can be seen."""
+    removed = out / f".{SHARDS_FOLDER}.removed"
+    if removed.exists():
+        shutil.rmtree(removed)  # by a process that was killed
+    (out / SHARDS_FOLDER).rename(removed)
+    shutil.rmtree(removed)
 
 
 def _copy_extractor(first: Path, out: Path, names: Iterable[str]) -> None:
