@@ -16,7 +16,8 @@ def latent_captioner() -> tuple[GridTD, Tensor]:
     """Return the captioner in evaluation mode, and the features (images, N, D)."""
     golden = Golden("latent_xic/model.npz")
     captioner, network = from_original("gridtd", golden.weights("w/"))
-    assert isinstance(captioner, GridTD) and not network
+    assert isinstance(captioner, GridTD)
+    assert not network
     return captioner.eval(), golden["features"]
 
 

@@ -174,7 +174,7 @@ class _Caption:
         for embedded in self.embedded:
             x1 = torch.cat([h2[-1], self.unrectified.relu(), embedded])
             z = below.weight_ih @ x1 + below.bias_ih + below.weight_hh @ h1[-1] + below.bias_hh
-            i, f, g, o = z[: 4 * size].sigmoid().chunk(4)
+            i, f, _, o = z[: 4 * size].sigmoid().chunk(4)
             c1.append(f * c1[-1] + i * z[2 * size : 3 * size].tanh())
             h1.append(o * c1[-1].tanh())
             sentinel = z[4 * size :].sigmoid() * c1[-1].tanh()
@@ -184,7 +184,7 @@ class _Caption:
             mixed = attended.mixed[0, 0]
             x2 = torch.cat([mixed, h1[-1]])
             z2 = above.weight_ih @ x2 + above.bias_ih + above.weight_hh @ h2[-1] + extra
-            i, f, g, o = z2.sigmoid().chunk(4)
+            i, f, _, o = z2.sigmoid().chunk(4)
             c2.append(f * c2[-1] + i * z2[2 * size : 3 * size].tanh())
             h2.append(o * c2[-1].tanh())
             logits = model.words.weight @ (mixed + h2[-1]) + model.words.bias
