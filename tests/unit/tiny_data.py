@@ -23,7 +23,7 @@ def tiny_params(**recipe: Any) -> Params:
     """Return the default parameters with a small model and short training, in all stages."""
     recipe = {"epochs": 2, "batch_size": 16, "validation_images": 6, "patience": 2, **recipe}
     model = {"embedding": 12, "hidden": 16, "attention": 10}
-    tuning = {"epoch_steps": None, **recipe, "batch_size": 8}
+    tuning = {"epoch_steps": None, "keep": "best", **recipe, "batch_size": 8}
     system = {"model": model, "vocabulary": {"min_count": 1}, "xe": recipe, "lrp_xe": tuning}
     system |= {"scst": {**tuning, "samples": 2}, "lrp_scst": {**tuning, "samples": 2}}
     overlay = {

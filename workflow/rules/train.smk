@@ -15,7 +15,8 @@ rule train_captioner:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
+        # Rewards hold the n-grams of all training references: 3.3 GB for COCO.
+        mem_mb=lambda wildcards: 8000 if wildcards.stage.endswith("scst") else 4000,
         runtime=600,
     params:
         data=subpath(input.data, parent=True),

@@ -41,7 +41,7 @@ class _Collect(Function):
         return weight.new_zeros(())
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor, None]:
         outputs, inputs = zip(*ctx.seen, strict=True)
         ctx.seen.clear()
@@ -56,7 +56,7 @@ class _Multiply(Function):
         return functional.linear(x, weight)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor, None]:
         x, weight = ctx.saved_tensors
         ctx.seen.append((gradient.flatten(0, -2), x.flatten(0, -2)))
