@@ -196,3 +196,24 @@ def test_captions_of_other_decoding_methods_are_printed_line_by_line(
         invoke("caption", photograph, "--run", run, "--set", "groups=0")
     with pytest.raises(CapscopeError, match=r"decoding\.goups: unknown key; did you mean 'groups'"):
         invoke("caption", photograph, "--run", run, "--set", "goups=2")
+
+
+@pytest.mark.parametrize("explainer", ["attention", "gradcam", "lrp"])
+def test_an_explanation_can_be_an_animation_with_a_frame_a_word(
+    explainer: str, run: Path, photograph: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "photo.gif"
+    said = invoke("explain", photograph, "--run", run, "--explainer", explainer, "--out", out)
+    found = Photographer(run, {}).explain(photograph, [explainer]).found[0]
+    if explainer == "lrp":
+        assert found.cells is None
+    else:
+        assert found.cells.shape == (len(found.maps), 4, 4)
+    with Image.open(out) as film:
+        assert film.n_frames == len(found.maps)
+    assert str(out) in said
+    more = ("--explainer", "lrp", "--explainer", "attention")
+    with pytest.raises(CapscopeError, match="shows one explainer, 2 are given"):
+        invoke("explain", photograph, "--run", run, *more, "--out", out)
+    with pytest.raises(CapscopeError, match="holds one image, 2 are given"):
+        invoke("explain", photograph, photograph, "--run", run, "--out", out)

@@ -28,8 +28,8 @@ from capscope.cli.options import IMAGES, decoding_options, decoding_settings, ru
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="A .png (one image), a .html page, or a folder for PNGs; by default NAME.explained.png "
-    "in the current folder.",
+    help="A .png (one image), an animation (.gif, .apng, .webp) with a frame a word, a .html page, "
+    "or a folder for PNGs; by default NAME.explained.png in the current folder.",
 )
 def command(
     images: tuple[Path, ...],
@@ -46,20 +46,25 @@ def command(
     \b
     capscope explain photo.jpg
     capscope explain photo.jpg --explainer lrp --explainer attention --explainer gradcam
+    capscope explain photo.jpg --explainer attention --out photo.gif
     capscope explain photo.jpg --word dog
     capscope explain holiday/ --out holiday.html
     """
     from capscope.errors import CapscopeError
     from capscope.explain.photograph import Photographer, find_images
+    from capscope.report.animation import ANIMATED, frames, save_animation
     from capscope.report.montage import montage, save_png
     from capscope.report.own_images import card_of, write_page
     from capscope.report.views import View
 
     paths = find_images(images)
     page = out is not None and out.suffix == ".html"
-    single = out is not None and out.suffix == ".png"
+    animated = out is not None and out.suffix in ANIMATED
+    single = out is not None and (animated or out.suffix == ".png")
     if single and len(paths) > 1:
         raise CapscopeError(f"--out {out} holds one image, {len(paths)} are given: name a folder")
+    if animated and len(explainers) > 1:
+        raise CapscopeError(f"--out {out} shows one explainer, {len(explainers)} are given")
     photographer = Photographer(run_dir, decoding_settings(beam, assignments))
     if word is not None:
         photographer.check_word(word)
@@ -77,7 +82,10 @@ def command(
         if len(views) == 1:
             title += f" ({views[0].title})"
         file = out if single and out else (out or Path()) / f"{path.stem}.explained.png"
-        save_png(montage(seen.pixels, seen.words, views, title=title), file)
+        if animated:
+            save_animation(frames(seen.pixels, seen.words, views[0]), file)
+        else:
+            save_png(montage(seen.pixels, seen.words, views, title=title), file)
         click.echo(f"  -> {file}")
     if page and out is not None:
         write_page(cards, out)

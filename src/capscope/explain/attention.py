@@ -22,6 +22,7 @@ class Attention(Explainer):
     name: ClassVar[str] = "attention"
     title: ClassVar[str] = "attention"
     sign: ClassVar[Literal["signed", "positive"]] = "positive"
+    enlarges: ClassVar[bool] = True
 
     @classmethod
     def unfit(cls, subject: Subject) -> str | None:
@@ -76,6 +77,7 @@ class AttentionThenLRP(Attention):
 
     name: ClassVar[str] = "attention_lrp"
     title: ClassVar[str] = "attention, then LRP"
+    enlarges: ClassVar[bool] = False
 
     def to_pixels(self, images: Tensor, features: Features, weights: Tensor) -> Tensor:
         """Return maps (B, T, S, S) of attended features."""

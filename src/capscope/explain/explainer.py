@@ -37,12 +37,15 @@ class Explainer(ABC):
         Whether its maps have negative relevance.
     control : bool
         Whether it is a control, which should not find the objects of words.
+    enlarges : bool
+        Whether pixels are no more than the cells of a grid, enlarged.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     sign: ClassVar[Literal["signed", "positive"]] = "signed"
     control: ClassVar[bool] = False
+    enlarges: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class GradCAM(Gradient):
     name: ClassVar[str] = "gradcam"
     title: ClassVar[str] = "Grad-CAM"
     sign: ClassVar[Literal["signed", "positive"]] = "positive"
+    enlarges: ClassVar[bool] = True
 
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor

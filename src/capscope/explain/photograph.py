@@ -70,6 +70,8 @@ class Found:
         Signed relevance of regions, where the captioner sees regions; `maps` are painted with it.
     boxes : float (N, 4) or None
         Where the regions are: x0, y0, x1, y1 in [0, 1] of width and height.
+    cells : float (T, h, w) or None
+        Signed relevance of the cells of a grid, where `maps` are no more than these, enlarged.
     """
 
     title: str
@@ -77,6 +79,7 @@ class Found:
     before: NDArray[np.float64] | None
     regions: NDArray[np.float64] | None
     boxes: NDArray[np.float64] | None
+    cells: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class Explained:
                 maps=one.maps[places],
                 before=None,
                 regions=None if one.regions is None else one.regions[places],
+                cells=None if one.cells is None else one.cells[places],
             )
             for one in self.found
         )
@@ -200,7 +204,8 @@ class Photographer:
         found = []
         for method in tqdm(methods, desc=path.name, unit="explainer", disable=len(methods) == 1):
             explanation = method.explain(images, features, word_ids, lengths)
-            found.append(_found(method.title, explanation.painted(features, PAINTED)))
+            grid = self.subject.network.grid if images is not None and method.enlarges else None
+            found.append(_found(method.title, explanation.painted(features, PAINTED), grid))
         return Explained(captioned, tuple(found))
 
     def _look(self, path: Path) -> tuple[Captioned, Tensor | None, Features, Hypothesis]:
@@ -213,8 +218,8 @@ class Photographer:
         return Captioned(path, picture, words, probabilities), images, features, spoken
 
 
-def _found(title: str, explanation: Explanation) -> Found:
-    """Return what an explanation of one caption says, as arrays."""
+def _found(title: str, explanation: Explanation, grid: tuple[int, int] | None) -> Found:
+    """Return what an explanation of one caption says, as arrays; `grid` lays its cells out."""
     pixels, before, boxes = (
         None if tensor is None else tensor[0].double().numpy()
         for tensor in (explanation.pixels, explanation.words, explanation.boxes)
@@ -226,5 +231,6 @@ def _found(title: str, explanation: Explanation) -> Found:
     if before is not None:
         # Input 0 is the start of the caption; input i is word i - 1.
         before = np.pad(before[:, 1:], ((0, 0), (0, 1)))
-    regions = None if boxes is None else explanation.grid[0].double().numpy()
-    return Found(title, pixels, before, regions, boxes)
+    features = explanation.grid[0].double().numpy()
+    cells = None if grid is None else features.reshape(-1, *grid)
+    return Found(title, pixels, before, None if boxes is None else features, boxes, cells)

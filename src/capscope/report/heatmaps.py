@@ -200,6 +200,19 @@ def published_attention(image: Bytes, attention: Floats, sigma: float = 20.0) ->
     return _to_bytes(0.6 * 255 * colormaps["seismic"](strength)[..., :3] + 0.4 * image)
 
 
+def published_blend(image: Bytes, attention: Floats, band: int = 25) -> Floats:
+    """Blend an image (H, W, 3) with attention (h, w), half of each, below a black band (published).
+
+    Attention is enlarged by repeating its nearest value and not rescaled; the result, 0..1, has its
+    channels in reverse order. The band is for the word. Source: the recurrent captioners' program,
+    for images that are squares; it confuses the sides of others.
+    """
+    (height, width), (rows, columns) = image.shape[:2], attention.shape
+    nearest = attention[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
+    blended = 0.5 * nearest.astype(np.float64)[..., None] + 0.5 * image / 255
+    return np.concatenate([np.zeros((band, width, 3)), blended])[..., ::-1]
+
+
 def _faded(image: Bytes, fade: float) -> Floats:
     """Return the image (H, W, 3) with `fade` of its colour gone, towards a light grey."""
     grey = image @ np.array([0.299, 0.587, 0.114])

@@ -25,6 +25,8 @@ class View:
         Signed relevance of regions, where the captioner sees regions; drawn in place of `maps`.
     boxes : float (N, 4) or None
         Where the regions are: x0, y0, x1, y1 in [0, 1].
+    cells : float (T, h, w) or None
+        Signed relevance of the cells of a grid, where `maps` are no more than these, enlarged.
     """
 
     title: str
@@ -32,6 +34,7 @@ class View:
     before: Floats | None = None
     regions: Floats | None = None
     boxes: Floats | None = None
+    cells: Floats | None = None
 
     def __len__(self) -> int:
         """Return the number of words."""
