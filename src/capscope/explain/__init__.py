@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 EXPLAINERS = {
     "lrp": "capscope.explain.lrp:LRP",
+    "attn_lrp": "capscope.explain.attn_lrp:AttnLRP",
     "attention": "capscope.explain.attention:Attention",
     "attention_lrp": "capscope.explain.attention:AttentionThenLRP",
     "attention_rollout": "capscope.explain.attention_rollout:AttentionRollout",

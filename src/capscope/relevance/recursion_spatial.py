@@ -174,7 +174,8 @@ class _Spatial(Recursion):
             self.lose("stabiliser", relevance - quotient * y)
             scaled = quotient * factor
             if root_mean_square:
-                return x * scaled
+                found: Tensor = x * scaled
+                return found
             self.lose("bias", quotient * layer.bias)
             return x * (scaled - scaled.mean(-1, keepdim=True))
 
