@@ -41,6 +41,8 @@ def test_nothing_is_left_to_do_after_a_run(finished):
         ({"decoding": {"beam": 2}}, set(RULES)),
         ({"seeds": [1, 2]}, {"train_captioner", *RULES}),
         ({"systems": {"gridtd": {"xe": {"epochs": 2}}}}, {"train_captioner", *RULES}),
+        ({"systems": {"gridtd": {"stages": ["xe", "lrp_scst"]}}}, {"train_captioner", *RULES}),
+        ({"systems": {"gridtd": {"scst": {"epochs": 3}}}}, set()),
         (
             {"systems": {"gridtd": {"vocabulary": {"min_count": 2}}}},
             {"build_vocabulary", "train_captioner", *RULES},

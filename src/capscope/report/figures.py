@@ -25,13 +25,14 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def training_curves(run: RunResults) -> Figure | None:
-    """Draw training loss and validation CIDEr over epochs, or None without a log."""
+    """Draw training loss (or reward) and validation CIDEr over epochs, or None without a log."""
     path = run.folder / "metrics.csv"
     if not path.exists():
         return None
     log = pd.read_csv(path).set_index(["split", "metric"]).sort_index()
     figure = Figure(figsize=(7, 2.6), layout="constrained")
-    curves = {("train", "loss"): "training loss", ("val", "cider"): "validation CIDEr"}
+    trained = ("train", "reward") if ("train", "reward") in log.index else ("train", "loss")
+    curves = {trained: f"training {trained[1]}", ("val", "cider"): "validation CIDEr"}
     for place, (key, title) in enumerate(curves.items()):
         axes = figure.add_subplot(1, len(curves), place + 1)
         curve = log.loc[[key]]
