@@ -171,9 +171,31 @@ def models_at_hand(wildcards):
 
 
 def features_of(wildcards):
-    """Return the manifest of the visual features that a system reads."""
+    """Return the manifest of the visual features that a run reads.
+
+    A stage that fine-tunes the image network makes others than the data set's, for itself and for
+    the stages that start from it.
+    """
+    settings, stage = SYSTEMS[wildcards.system], wildcards.stage
+    while settings[stage].get("encoder") != "fine_tuned":
+        if "from" not in settings[stage]:
+            return features_to_begin_with(wildcards)
+        stage = settings[stage]["from"]
+    run = f"results/{wildcards.dataset}/runs/{wildcards.system}/{stage}/seed{wildcards.seed}"
+    return f"{run}/features/manifest.json"
+
+
+def features_to_begin_with(wildcards):
+    """Return the manifest of the data set's visual features, of the kind that a system reads."""
     kind = SYSTEMS[wildcards.system]["features"]
     return f"results/{wildcards.dataset}/features/{kind}/manifest.json"
+
+
+def features_to_train(wildcards):
+    """Return the manifest of the visual features that a stage is trained on."""
+    if SYSTEMS[wildcards.system][wildcards.stage].get("encoder") == "fine_tuned":
+        return features_to_begin_with(wildcards)
+    return features_of(wildcards)
 
 
 def start_of(wildcards):

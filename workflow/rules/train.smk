@@ -2,7 +2,7 @@ rule train_captioner:
     input:
         data="results/{dataset}/data/manifest.json",
         vocabulary="results/{dataset}/vocabulary/{system}/manifest.json",
-        features=features_of,
+        features=features_to_train,
         start=start_of,
     output:
         "results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
@@ -33,3 +33,32 @@ rule train_captioner:
         " --stage {wildcards.stage} --seed {wildcards.seed} --data {params.data}"
         " --vocabulary {params.vocabulary} --features {params.features} {params.start}"
         " --out {params.out} 2>&1 | tee {log}"
+
+
+# The features of a run whose training went through the image network, which is in its folder.
+rule extract_fine_tuned:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
+    output:
+        "results/{dataset}/runs/{system}/{stage}/seed{seed}/features/manifest.json",
+    log:
+        "results/{dataset}/logs/features/{system}-{stage}-seed{seed}.log",
+    benchmark:
+        "results/{dataset}/logs/features/{system}-{stage}-seed{seed}.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        data=subpath(input.data, parent=True),
+        run=subpath(input.run, parent=True),
+        out=subpath(output[0], parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=EXTRACTION["grid"],
+    shell:
+        "capscope features --params {params.file} --kind grid --data {params.data}"
+        " --run {params.run} --out {params.out} 2>&1 | tee {log}"
