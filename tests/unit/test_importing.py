@@ -373,10 +373,10 @@ def test_a_file_that_hangs_is_given_up_and_the_next_is_read(tmp_path: Path) -> N
     reader = GuardedHdf5(seconds=20)
     try:
         assert reader.names(good) == ["a"]
-        reader._seconds = 0.5
+        reader.seconds = 0.5
         with pytest.raises(DamagedFeaturesError, match=r"hanging.*not read within 0\.5 seconds"):
             reader.names(hanging)
-        reader._seconds = 20
+        reader.seconds = 20
         assert reader.read(good, ["a"])["a"].tolist() == [[0, 1, 2], [3, 4, 5]]
         with pytest.raises(DamagedFeaturesError, match="no dataset b"):
             reader.read(good, ["b"])

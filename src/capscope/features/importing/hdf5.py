@@ -7,21 +7,23 @@ the process that imports only ever sees plain arrays.
 from __future__ import annotations
 
 import json
+import os
+import select
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from capscope.features.importing.hdf5_worker import Array, serve
-from capscope.features.importing.sources import (
-    DamagedFeaturesError,
-)
+from capscope.features.importing.hdf5_worker import Array
+from capscope.features.importing.sources import DamagedFeaturesError
 
 SECONDS = 60.0
 """Time that opening a file and reading from it may take."""
+STEP = 1 << 20
+"""Bytes that are read at once."""
 
 
 class GuardedHdf5:
@@ -31,9 +33,8 @@ class GuardedHdf5:
     """
 
     def __init__(self, seconds: float = SECONDS) -> None:
-        self._seconds = seconds
-        self._process: Any = None
-        self._pipe: Connection | None = None
+        self.seconds = seconds
+        self._process: subprocess.Popen[bytes] | None = None
 
     def names(self, path: Path) -> list[str]:
         """Return the names of what is at the top of a file."""
@@ -48,23 +49,30 @@ class GuardedHdf5:
         """End the reader."""
         if self._process is not None:
             self._process.kill()
-            self._process.join()
-        self._process = self._pipe = None
+            self._process.communicate()
+        self._process = None
 
     def _ask(self, path: Path, names: list[str] | None) -> tuple[list[str], list[Array]]:
-        pipe = self._start()
         try:
-            pipe.send((str(path), names))
-            if not pipe.poll(self._seconds):
-                self.close()
-                raise DamagedFeaturesError(
-                    f"{path} was not read within {self._seconds:g} seconds: it is damaged, or on a "
-                    "slow disk"
-                )
-            problem, found, shapes = _plain(pipe.recv_bytes())
-            arrays = [
-                np.frombuffer(pipe.recv_bytes(), kind).reshape(shape) for kind, shape in shapes
-            ]
+            if self._process is None:
+                self._process = self._start()
+            assert self._process.stdin is not None
+            request = json.dumps([str(path.resolve()), names]) + "\n"
+            self._process.stdin.write(request.encode())
+            self._process.stdin.flush()
+            deadline = time.monotonic() + self.seconds
+            length = int.from_bytes(self._receive(8, deadline), "little")
+            problem, found, shapes = json.loads(self._receive(length, deadline))
+            arrays = []
+            for kind, shape in shapes:
+                size = int(np.prod(shape, dtype=np.int64)) * np.dtype(kind).itemsize
+                arrays.append(np.frombuffer(self._receive(size, deadline), kind).reshape(shape))
+        except TimeoutError as error:
+            self.close()
+            raise DamagedFeaturesError(
+                f"{path} was not read within {self.seconds:g} seconds: it is damaged, or on a slow "
+                "disk"
+            ) from error
         except (EOFError, OSError) as error:
             self.close()
             raise DamagedFeaturesError(f"{path} made the HDF5 library crash") from error
@@ -72,16 +80,27 @@ class GuardedHdf5:
             raise DamagedFeaturesError(f"{path}: {problem}")
         return found, arrays
 
-    def _start(self) -> Connection:
-        if self._pipe is None:
-            context = get_context("spawn")
-            self._pipe, other = context.Pipe()
-            self._process = context.Process(target=serve, args=(other,), daemon=True)
-            self._process.start()
-            other.close()
-        return self._pipe
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "capscope.features.importing.hdf5_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+        )
 
-
-def _plain(message: bytes) -> tuple[str, list[str], list[tuple[str, list[int]]]]:
-    problem, names, shapes = json.loads(message)
-    return problem, names, [(kind, shape) for kind, shape in shapes]
+    def _receive(self, size: int, deadline: float) -> bytearray:
+        """Read so many bytes of the answer."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        answer = self._process.stdout.fileno()
+        data = bytearray()
+        while len(data) < size:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([answer], [], [], left)[0]:
+                raise TimeoutError
+            part = os.read(answer, min(STEP, size - len(data)))
+            if not part:
+                raise EOFError
+            data += part
+        return data

@@ -1,13 +1,17 @@
 """The process that opens HDF5 files of others: see `capscope.features.importing.hdf5`.
 
+``python -m capscope.features.importing.hdf5_worker`` answers requests until its input ends: a line
+of JSON [path, names], names being null to list what is at the top of the file. An answer is the
+length of a JSON text (8 bytes), that text [problem, names, [[type, shape], ...]], and the arrays.
 It imports nothing else of capscope, so that it starts fast.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
-from multiprocessing.connection import Connection
+import sys
 from typing import Any
 
 import h5py
@@ -22,15 +26,14 @@ LARGEST = 1 << 26
 Array = NDArray[Any]
 
 
-def serve(pipe: Connection) -> None:
-    """Answer requests until the other end closes; the file read last stays open."""
+def serve() -> None:
+    """Answer requests; the file read last stays open."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
     path, file = None, None
-    while True:
-        try:
-            wanted, names = pipe.recv()
-        except EOFError:
-            return
+    for line in sys.stdin:
+        wanted, names = json.loads(line)
         problem = ""
         found: list[str] = []
         arrays: list[Array] = []
@@ -43,9 +46,11 @@ def serve(pipe: Connection) -> None:
         except Exception as error:  # HDF5 raises many types on damaged files
             problem, found, arrays = f"{error}" or type(error).__name__, [], []
         shapes = [(array.dtype.str, array.shape) for array in arrays]
-        pipe.send_bytes(json.dumps([problem, found, shapes]).encode())
+        text = json.dumps([problem, found, shapes]).encode()
+        answers.write(len(text).to_bytes(8, "little") + text)
         for array in arrays:
-            pipe.send_bytes(array.data.cast("B") if array.size else b"")
+            answers.write(array.tobytes())
+        answers.flush()
 
 
 def _array(file: Any, name: str) -> Array:
@@ -55,3 +60,7 @@ def _array(file: Any, name: str) -> Array:
     if dataset.dtype.kind not in "fiub" or dataset.size > LARGEST:
         raise ValueError(f"dataset {name} of type {dataset.dtype} and shape {dataset.shape}")
     return np.ascontiguousarray(dataset[()])
+
+
+if __name__ == "__main__":
+    serve()
