@@ -22,6 +22,7 @@ EXPLAINERS = {
     "gradient_x_input": "capscope.explain.gradient_x_input:GradientXInput",
     "gradient_lrp": "capscope.explain.gradient_x_input:GradientThenLRP",
     "integrated_gradients": "capscope.explain.integrated_gradients:IntegratedGradients",
+    "lime": "capscope.explain.lime:LIME",
     "feature_norm": "capscope.explain.controls:FeatureNorm",
     "random_decoder": "capscope.explain.controls:RandomDecoder",
     "initial_decoder": "capscope.explain.controls:InitialDecoder",

@@ -19,6 +19,7 @@ from capscope.errors import CapscopeError
 from capscope.explain import explainer_class
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
+from capscope.explain.lime import LIME
 from capscope.explain.stopwatch import Stopwatch
 from capscope.explain.store import INDEX, Captions, write_relevance
 from capscope.explain.subject import Subject
@@ -75,7 +76,7 @@ def explain_split(
     for image_id in captions.image_ids.tolist():
         if dataset.by_id(image_id).split != split:
             raise CapscopeError(f"{decoded}: image {image_id} is not of the split {split}")
-    chosen = {key: settings[key] for key in ("epsilon", "steps", "parity")}
+    shared = {key: settings[key] for key in ("epsilon", "steps", "parity")}
     index: dict[str, dict[str, str]] = {"explainers": {}, "left_out": {}}
     times: dict[str, Stopwatch] = {}
     for name in explainers:
@@ -84,6 +85,7 @@ def explain_split(
         if unfit is not None:
             index["left_out"][name] = unfit
             continue
+        chosen = {**shared, "lime": settings["lime"]} if issubclass(kind, LIME) else shared
         folder, times[name] = out / name / split, Stopwatch()
         (folder / MANIFEST).unlink(missing_ok=True)
         write_relevance(
