@@ -19,6 +19,7 @@ import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 from tiny_data import tiny_folders, tiny_params
 
+import capscope.models.gridtd  # noqa: F401
 from capscope.files import sha256_of
 from capscope.training.run import train_run
 

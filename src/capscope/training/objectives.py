@@ -13,6 +13,7 @@ from torch.nn import functional
 from capscope.decoding.sampling import forbid
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
+from capscope.models.layers.recurrent import over_steps
 from capscope.training.batches import CaptionBatch
 
 Per = Literal["word", "caption"]
@@ -103,14 +104,15 @@ def scheduled_sampling(
     state = captioner.start(memory)
     log_probs: list[Tensor] = []
     fed: list[Tensor] = []
-    for t in range(inputs.shape[1]):
-        words = inputs[:, t]
-        if t >= FIRST_OWN_WORD:
-            words = torch.where(own_words, log_probs[-1].detach().argmax(-1), words)
-        step = captioner.step(words.unsqueeze(1), state, memory)
-        state = step.state
-        log_probs.append(step.log_probs[:, 0])
-        fed.append(words)
+    with over_steps(captioner):
+        for t in range(inputs.shape[1]):
+            words = inputs[:, t]
+            if t >= FIRST_OWN_WORD:
+                words = torch.where(own_words, log_probs[-1].detach().argmax(-1), words)
+            step = captioner.step(words.unsqueeze(1), state, memory)
+            state = step.state
+            log_probs.append(step.log_probs[:, 0])
+            fed.append(words)
     return torch.stack(log_probs, 1), torch.stack(fed, 1)
 
 

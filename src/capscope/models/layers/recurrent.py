@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -118,6 +118,16 @@ class LSTM(nn.Module):
                 gate = projected[..., -size:] + again
             gate = torch.sigmoid(gate)
         return Cell(h, c, gate * exposed)
+
+
+@contextmanager
+def over_steps(model: nn.Module) -> Iterator[None]:
+    """Take the gradients of all LSTMs of a model in one product over all steps in the block."""
+    with ExitStack() as stack:
+        for part in model.modules():
+            if isinstance(part, LSTM):
+                stack.enter_context(part.over_steps())
+        yield
 
 
 class SingleBiasLSTM(LSTM):

@@ -14,6 +14,7 @@ from capscope.decoding.sampling import Choose, argmax, drawn, roll_out
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
+from capscope.models.layers.recurrent import over_steps
 from capscope.training.batches import Rows, image_of_row
 from capscope.training.objectives import caption_log_probs, self_critical_loss
 from capscope.training.rewards import CaptionReward
@@ -96,7 +97,8 @@ class SelfCritical(Stage):
     def _draw(self, features: Features, samples: int) -> tuple[Tensor, Tensor]:
         """Draw captions: ids (B, K, T), and log-probabilities (B K, T) with gradient."""
         if self.settings["dropout"]:
-            word_ids, log_probs = self._say(self.policy, features, drawn(), samples)
+            with over_steps(self.policy):
+                word_ids, log_probs = self._say(self.policy, features, drawn(), samples)
             return word_ids, log_probs.flatten(0, 1)
         with searching(self.policy):
             word_ids, _ = self._say(self.policy, features, drawn(), samples)
