@@ -42,12 +42,17 @@ def test_nothing_is_left_to_do_after_a_run(finished):
         ({"seeds": [1, 2]}, {"train_captioner", *RULES}),
         ({"systems": {"gridtd": {"xe": {"epochs": 2}}}}, {"train_captioner", *RULES}),
         ({"systems": {"gridtd": {"stages": ["xe", "lrp_scst"]}}}, {"train_captioner", *RULES}),
+        (
+            {"systems": {"gridtd": {"xe": {"encoder": "fine_tuned"}}}},
+            {"train_captioner", "extract_fine_tuned", *RULES},
+        ),
         ({"systems": {"gridtd": {"scst": {"epochs": 3}}}}, set()),
         (
             {"systems": {"gridtd": {"vocabulary": {"min_count": 2}}}},
             {"build_vocabulary", "train_captioner", *RULES},
         ),
         ({"features": {"grid": {"batch_size": 9}}}, {"extract_grid", "train_captioner", *RULES}),
+        ({"features": {"shards": 2}}, {"extract_shard", "extract_grid", "train_captioner", *RULES}),
         (
             {"backbone": {"epochs": 2}},
             {"train_backbone", "extract_grid", "train_captioner", *RULES},
