@@ -31,18 +31,21 @@ def schema() -> dict[str, Any]:
 
 
 def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Params:
-    """Read parameter files in order, later ones over earlier ones, then ``key.sub=value``.
+    """Read parameter files (YAML, JSON) in order, later ones over earlier ones, then assignments.
 
     Raises `CapscopeError` naming the file, or the key and what is allowed there.
     """
     merged: Params = {}
     for path in paths:
         try:
-            loaded = yaml.safe_load(path.read_text("utf-8"))
+            text = path.read_text("utf-8")
+            # YAML reads 5e-05, as JSON writes small numbers, as text.
+            loaded = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
         except OSError as error:
             raise CapscopeError(f"cannot read parameters {path}: {error.strerror}") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise CapscopeError(f"{path} is not valid YAML: {error}") from error
+        except (yaml.YAMLError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            kind = "JSON" if path.suffix == ".json" else "YAML"
+            raise CapscopeError(f"{path} is not valid {kind}: {error}") from error
         if not isinstance(loaded, dict):
             raise CapscopeError(f"{path} holds no parameters (expected a mapping)")
         merged = merge(merged, loaded)

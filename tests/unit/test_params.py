@@ -100,6 +100,16 @@ def test_a_wrong_overlay_is_refused_by_name(tmp_path, overlay, named):
     assert named in str(caught.value)
 
 
+def test_small_numbers_survive_the_way_through_json_that_jobs_take(tmp_path):
+    changed = load("systems.gridtd.xe.learning_rate=0.00005", "systems.gridtd.xe.clip_value=1.0e+20")
+    path = tmp_path / "params.json"
+    path.write_text(json.dumps(changed))
+    assert load_params([path]) == changed
+    path.write_text("{")
+    with pytest.raises(CapscopeError, match=r"params\.json is not valid JSON"):
+        load_params([path])
+
+
 def test_an_overlay_that_is_not_there_is_named(tmp_path):
     with pytest.raises(CapscopeError, match=r"cannot read parameters .*missing\.yaml"):
         load_params([PARAMS, tmp_path / "missing.yaml"])
