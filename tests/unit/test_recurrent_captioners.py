@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from capscope.data.vocabulary import Vocabulary
+from capscope.decoding.methods import search_images
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models import build, configure
@@ -314,3 +316,22 @@ def test_a_word_does_not_depend_on_what_follows_it(model: Recurrent) -> None:
     shorter = word_relevance(model, features, word_ids[:, :3], LRP)
     torch.testing.assert_close(longer.features[:, :2], shorter.features)
     torch.testing.assert_close(longer.words[:, :2, :2], shorter.words)
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "diverse_beam", "sample"])
+def test_every_decoder_says_what_a_teacher_forced_pass_finds_as_likely(
+    model: Recurrent, method: str
+) -> None:
+    words = tuple(f"word{i}" for i in range(WORDS - 4))
+    vocabulary = Vocabulary(("_", "<s>", "</s>", "?", *words), pad=0, start=1, end=2, unk=3)
+    features, _ = batch()
+    settings = {"method": method, "beam": 3, "captions": 2, "groups": 2, "max_length": 6}
+    for image, found in enumerate(search_images(model, features, vocabulary, settings)):
+        assert found
+        for spoken in found:
+            said = [*spoken.word_ids, 2][: len(spoken.log_probs)]
+            fed = torch.tensor([[1, *spoken.word_ids]])[:, : len(said)]
+            hidden = model.hidden(features.select(slice(image, image + 1)), fed).values
+            known = model.readout(hidden).log_softmax(-1)[0]
+            expected = known[torch.arange(len(said)), said]
+            torch.testing.assert_close(torch.tensor(spoken.log_probs).double(), expected)
