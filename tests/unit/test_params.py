@@ -101,7 +101,9 @@ def test_a_wrong_overlay_is_refused_by_name(tmp_path, overlay, named):
 
 
 def test_small_numbers_survive_the_way_through_json_that_jobs_take(tmp_path):
-    changed = load("systems.gridtd.xe.learning_rate=0.00005", "systems.gridtd.xe.clip_value=1.0e+20")
+    changed = load(
+        "systems.gridtd.xe.learning_rate=0.00005", "systems.gridtd.xe.clip_value=1.0e+20"
+    )
     path = tmp_path / "params.json"
     path.write_text(json.dumps(changed))
     assert load_params([path]) == changed
