@@ -5,7 +5,7 @@ Source: Wu et al. 2022 ("DIFNet: Boosting visual information flow for image capt
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,16 @@ class BaseTransformer(Captioner):
         self.register_buffer("positions", sinusoids(longest + 1, hidden))
         self.draw_matrices()
 
+    @property
+    def flow_layers(self) -> list[FlowLayer]:
+        """The layers of the encoder."""
+        return cast("list[FlowLayer]", list(self.encoder))
+
+    @property
+    def word_layers(self) -> list[WordLayer]:
+        """The layers of the decoder."""
+        return cast("list[WordLayer]", list(self.decoder))
+
     def flows(self, layers: int) -> list[int]:
         """Return how many visual flows share each layer of the encoder."""
         return [1] * layers
@@ -130,7 +140,7 @@ class BaseTransformer(Captioner):
 
     def _remembered(self, encoded: Encoded) -> Memory:
         memory: Memory = {"valid": encoded.valid}
-        for number, layer in enumerate(self.decoder):
+        for number, layer in enumerate(self.word_layers):
             memory[f"keys{number}"] = layer.cross.attention.keys(encoded.values)
             memory[f"values{number}"] = layer.cross.attention.values(encoded.values)
         return memory
@@ -163,8 +173,8 @@ class BaseTransformer(Captioner):
         x, layers = self._decoded(x, read.flatten(0, 1).unsqueeze(1), said, memory, past)
         following: State = {"read": read}
         for i, layer in enumerate(layers):
-            following[f"keys{i}"] = layer.past.keys.unflatten(0, (batch, rows))
-            following[f"values{i}"] = layer.past.values.unflatten(0, (batch, rows))
+            following[f"keys{i}"] = layer.past.keys.view(batch, rows, place, -1)
+            following[f"values{i}"] = layer.past.values.view(batch, rows, place, -1)
         log_probs = self.readout(x).log_softmax(-1).view(batch, rows, -1)
         return Step(log_probs, following, layers[-1].cross)
 

@@ -93,7 +93,7 @@ class Rows:
 
     def apart(self, r: Tensor) -> Tensor:
         """Return r (B, P, ...) as (B, K, n, ...), if all rows are listed."""
-        return r.unflatten(1, (self.words, self.count))
+        return r.reshape(len(r), self.words, self.count, *r.shape[2:])
 
     def dense(self, r: Tensor) -> Tensor:
         """Return r (B, P, ...) as (B, K, n, ...), 0 where nothing is listed."""
@@ -233,6 +233,11 @@ def clone(x: Tensor, r: Tensor, rows: Rows) -> Tensor:
     return rows.times(r, (x * inverse(x)).to(r.dtype))
 
 
+def by_head(x: Tensor, heads: int) -> Tensor:
+    """Return x (B, n, H) as (B, heads, n, H / heads)."""
+    return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+
+
 class Attended(NamedTuple):
     """Relevance of what attention reads."""
 
@@ -268,7 +273,7 @@ class AttentionPass:
         hidden: Tensor | None,
         carried: torch.dtype,
     ) -> None:
-        q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, keys, values))
+        q, k, v = (by_head(x, heads) for x in (query, keys, values))
         products = q @ k.transpose(2, 3)
         scores = products / q.shape[-1] ** 0.5
         if hidden is not None:
@@ -285,7 +290,7 @@ class AttentionPass:
 
     def back(self, r: Tensor, rows: Rows) -> Attended:
         """Return the relevance of queries, keys and values from that (B, P, H) of the sums."""
-        shared = rows.times(r, self.by_sums).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        shared = by_head(rows.times(r, self.by_sums), self.heads)
         weights = self._of(self.weights, rows)
         to_weights = weights * (shared @ self.v.transpose(2, 3)) / 2
         scores = to_weights * self._of(self.by_products, rows)

@@ -78,6 +78,11 @@ def clone(x: Tensor, *uses: Tensor) -> Tensor:
     return x * sum((divide(r, x) for r in uses[1:]), divide(uses[0], x))
 
 
+def heads(x: Tensor, count: int) -> Tensor:
+    """Return x (B, n, H) as (B, heads, n, H / heads)."""
+    return x.view(*x.shape[:2], count, -1).transpose(1, 2)
+
+
 class Block(NamedTuple):
     """Attention with its residual sum: what its rules need."""
 
@@ -97,8 +102,7 @@ class Block(NamedTuple):
         """Attend with query (B, n, H) to read (B, N, H)."""
         own = layer.attention
         q, k, v = (
-            fed.unflatten(-1, (own.heads, -1)).transpose(1, 2)
-            for fed in (own.query(query), own.key(read), own.value(read))
+            heads(fed, own.heads) for fed in (own.query(query), own.key(read), own.value(read))
         )
         scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5
         scores = scores.masked_fill(hidden.unsqueeze(1), torch.finfo(scores.dtype).min)
@@ -113,8 +117,7 @@ class Block(NamedTuple):
         own = self.layer.attention
         r_own, r_found = add(self.query, self.found, r)
         r_sums = linear(self.sums, own.output.weight, r_found, alpha)
-        r_sums = r_sums.unflatten(-1, (own.heads, -1)).transpose(1, 2)
-        r_weights, r_v = product(torch.matmul, self.weights, self.v, r_sums)
+        r_weights, r_v = product(torch.matmul, self.weights, self.v, heads(r_sums, own.heads))
         r_q, r_k = product(lambda q, k: q @ k.transpose(-2, -1), self.q, self.k, r_weights)
         merged = [one.transpose(1, 2).flatten(2) for one in (r_q, r_k, r_v)]
         r_query = linear(self.query, own.query.weight, merged[0], alpha)
@@ -187,7 +190,7 @@ def explain_by_loop(
     hidden = torch.ones(steps, steps, dtype=torch.bool).triu(1) | ~read.unsqueeze(1)
     masked, said = ~encoded.valid.unsqueeze(1), read.unsqueeze(-1).to(x.dtype)
     layers = []
-    for layer in captioner.decoder:
+    for layer in captioner.word_layers:
         layers.append(Layer.forward(layer, x, said, hidden, encoded.values, masked))
         x = layers[-1].y
     logits = captioner.words(x)

@@ -121,12 +121,14 @@ class DIFNetLRP:
             ids = (x.to(model.words.weight.dtype) @ model.words.weight.t()).argmax(-1)
         r = self.seed(x, ids) * model.is_word(inputs).unsqueeze(-1)
         rows = Rows.own(inputs.shape[1])
-        last, sent, words = rows.dense(r), [], []
+        last = rows.dense(r)
+        sent: list[Tensor] = []
+        words: list[Tensor] = []
         for word_layer in reversed(layers):
             r, rows, to_encoder = word_layer.back(r, rows)
             sent.insert(0, to_encoder)
             words.insert(0, rows.dense(r))
-        encoded = sum(sent[1:], sent[0])
+        encoded = torch.stack(sent).sum(0)
         found = DualFlowRelevance(ids, encoded, words[0], last, sent, words)
         if self.rescaled:
             found.encoded = found.encoded * self._scale(found)
@@ -157,7 +159,7 @@ class DIFNetLRP:
         x = model.embedding.weight[inputs].to(exact) + model.positions[places].to(exact)
         hidden = torch.ones(steps, steps, dtype=torch.bool).triu(1) | ~read.unsqueeze(1)
         layers: list[WordPass] = []
-        for layer in model.decoder:
+        for layer in model.word_layers:
             masked = ~encoder.valid.unsqueeze(1)
             layers.append(WordPass(self.weights, layer, x, read, hidden, encoder.values, masked))
             x = layers[-1].y
@@ -170,7 +172,7 @@ class DIFNetLRP:
         valid = model.attended(features.cells, image.y, features.valid)
         x, hidden = image.y, ~valid.unsqueeze(1)
         shared: list[tuple[FlowPass, FlowPass]] = []
-        segments, flows, rest = None, None, list(model.encoder)
+        segments, flows, rest = None, None, model.flow_layers
         if hasattr(model, "project_segments"):
             dual: DIFNet = model  # type: ignore[assignment]
             dual.project_segments(features)  # raises where they do not fit

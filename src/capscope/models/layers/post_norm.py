@@ -9,7 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from capscope.models.layers.transformer import Decoded, FeedForward, Past, ProjectedAttention, Sizes
+from capscope.models.layers.transformer import (
+    Decoded,
+    FeedForward,
+    Past,
+    ProjectedAttention,
+    Sizes,
+    normalised,
+)
 from capscope.relevance import operations as ops
 
 
@@ -74,9 +81,9 @@ class FlowLayer(nn.Module):
         """Return the next layer's input (B, N, H), and weights (B, N, heads, N)."""
         attention = self.attend.attention
         found, weights = self.attend(x, attention.values(x), attention.keys(x), valid)
-        x = ops.normalise(self.residual_norms[flow], ops.add(x, self.dropout(found)))
+        x = normalised(self.residual_norms[flow], ops.add(x, self.dropout(found)))
         found = self.dropout(self.feed_forward(x))
-        return ops.normalise(self.output_norms[flow], ops.add(x, found)), weights
+        return normalised(self.output_norms[flow], ops.add(x, found)), weights
 
 
 class WordLayer(nn.Module):
@@ -119,11 +126,11 @@ class WordLayer(nn.Module):
         if past is not None:
             now = Past(torch.cat([past.keys, now.keys], 1), torch.cat([past.values, now.values], 1))
         found, own_weights = self.own(x, now.values, now.keys, seen)
-        x = ops.normalise(self.norms[0], ops.add(x, self.dropout(found))) * said
+        x = normalised(self.norms[0], ops.add(x, self.dropout(found))) * said
         query = x.reshape(len(keys), -1, size)
         found, weights = self.cross(query, values, keys, valid)
         found = self.dropout(found.reshape(rows, steps, size))
-        x = ops.normalise(self.norms[1], ops.add(x, found)) * said
+        x = normalised(self.norms[1], ops.add(x, found)) * said
         found = self.dropout(self.feed_forward(x))
-        x = ops.normalise(self.norms[2], ops.add(x, found)) * said
+        x = normalised(self.norms[2], ops.add(x, found)) * said
         return Decoded(x, now, own_weights, weights)
