@@ -171,9 +171,12 @@ class _Caption:
         h1, c1, h2, c2 = ([self.average.new_zeros(size)] for _ in range(4))
         rows: dict[str, list[Tensor]] = {name: [] for name in Moments._fields}
         keys = model.attention.keys(self.values.unsqueeze(0))
-        for embedded in self.embedded:
-            x1 = torch.cat([h2[-1], self.unrectified.relu(), embedded])
-            z = below.weight_ih @ x1 + below.bias_ih + below.weight_hh @ h1[-1] + below.bias_hh
+        pooled = self.unrectified.relu().expand(len(self.embedded), -1)
+        given = torch.cat([pooled, self.embedded], 1)
+        fixed = given @ below.weight_ih[:, size:].T + below.bias_ih + below.bias_hh
+        for known, part in zip(given, fixed, strict=True):
+            x1 = torch.cat([h2[-1], known])
+            z = below.weight_ih[:, :size] @ h2[-1] + part + below.weight_hh @ h1[-1]
             i, f, _, o = z[: 4 * size].sigmoid().chunk(4)
             c1.append(f * c1[-1] + i * z[2 * size : 3 * size].tanh())
             h1.append(o * c1[-1].tanh())
@@ -187,7 +190,6 @@ class _Caption:
             i, f, _, o = z2.sigmoid().chunk(4)
             c2.append(f * c2[-1] + i * z2[2 * size : 3 * size].tanh())
             h2.append(o * c2[-1].tanh())
-            logits = model.words.weight @ (mixed + h2[-1]) + model.words.bias
             step = {
                 "x1": x1,
                 "x2": x2,
@@ -198,11 +200,12 @@ class _Caption:
                 "sentinel": sentinel,
                 "context": attended.context[0, 0],
                 "mixed": mixed,
-                "logits": logits,
             }
             for name, value in step.items():
                 rows[name].append(value)
         rows.update(h1=h1, c1=c1, h2=h2, c2=c2)
+        read = torch.stack(rows["mixed"]) + torch.stack(h2[1:])
+        rows["logits"] = list(read @ model.words.weight.T + model.words.bias)
         return Moments(*(torch.stack(found) for found in rows.values()))
 
     def explain(self) -> LatentTrace:
@@ -218,9 +221,10 @@ class _Caption:
         to_h2, to_mixed = now.h2[1:] * start, now.mixed * start
 
         candidate = slice(2 * size, 3 * size)
-        weight1 = torch.cat([model.attention_lstm.weight_ih, model.attention_lstm.weight_hh], 1)
-        weight2 = torch.cat([model.language_lstm.weight_ih, model.language_lstm.weight_hh], 1)
-        weight1, weight2 = weight1[candidate], weight2[candidate]
+        weight1, weight2 = (
+            torch.cat([lstm.weight_ih[candidate], lstm.weight_hh[candidate]], 1)
+            for lstm in (model.attention_lstm, model.language_lstm)
+        )
         carry1, carry2, recurrent = (torch.zeros_like(start) for _ in range(3))
         to_pooled = start.new_zeros(count, width)
         to_words = start.new_zeros(count, count, self.embedded.shape[1])
