@@ -1,6 +1,7 @@
 """Reads pickles of NumPy arrays and plain data without unpickling them.
 
-Detector weights are published as a pickled dict of arrays. A pickle is a program for a small stack
+Detector weights are published as a pickled dict of arrays, a run's options as a pickled namespace
+of numbers and texts. A pickle is a program for a small stack
 machine, some of whose instructions call any function by name. The machine here knows the
 instructions that build plain data, and builds arrays itself where NumPy's own functions are named;
 everything else ends the reading.
@@ -59,6 +60,17 @@ class _Array:
         """Take (version, shape, type, whether in Fortran's order, bytes)."""
         *_, shape, kind, fortran, data = state
         self.array = _array(data, kind, shape, "F" if fortran else "C")
+
+
+class _Options:
+    """An argparse.Namespace in the making, which comes out as a dict."""
+
+    def __init__(self) -> None:
+        self.values: dict[Any, Any] = {}
+
+    def build(self, state: Any) -> None:
+        """Take the names and values."""
+        self.values.update(_a(dict, state))
 
 
 class _Mark:
@@ -129,9 +141,11 @@ def _run(stream: IO[bytes]) -> Any:
             stack[-2:] = [_Named(*stack[-2:])]
         elif name == "REDUCE":
             stack[-2:] = [_called(*stack[-2:])]
+        elif name == "NEWOBJ":
+            stack[-2:] = [_made(*stack[-2:])]
         elif name == "BUILD":
             state = stack.pop()
-            _a((_Type, _Array), stack[-1]).build(state)
+            _a((_Type, _Array, _Options), stack[-1]).build(state)
         elif name == "STOP":
             return stack.pop()
         else:
@@ -160,6 +174,17 @@ def _called(function: Any, arguments: Any) -> Any:
         return {key: value for pairs in arguments for key, value in pairs}
     if place == ("collections", "defaultdict"):
         return {}
+    raise CapscopeError(
+        "it holds more than arrays and plain data, and a pickle can run code "
+        f"({named.module}.{named.name})"
+    )
+
+
+def _made(kind: Any, arguments: Any) -> _Options:
+    """Return the one kind of object that is no array: a program's options."""
+    named = _a(_Named, kind)
+    if tuple(named) == ("argparse", "Namespace") and not arguments:
+        return _Options()
     raise CapscopeError(
         "it holds more than arrays and plain data, and a pickle can run code "
         f"({named.module}.{named.name})"
@@ -204,6 +229,8 @@ def _finished(node: Any) -> Any:
     """Return `node` with its arrays in place; nothing unfinished is left."""
     if isinstance(node, _Array):
         return node.array
+    if isinstance(node, _Options):
+        return _finished(node.values)
     if isinstance(node, dict):
         return {key: _finished(value) for key, value in node.items()}
     if isinstance(node, (list, tuple)) and not isinstance(node, _Named):

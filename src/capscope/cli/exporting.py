@@ -58,3 +58,48 @@ def coco_pt(
 
     dataset = open_dataset(data_dir, load_params(params_files, assignments))
     write_coco_pt(out, dataset, Recipe(**sizes), {"data": data_dir / MANIFEST})
+
+
+@command.command("spatial")
+@click.option("--run", "run_dir", type=FOLDER, required=True, help="A trained or imported run.")
+@click.option("--checkpoint", type=FILE, required=True, help="State dict to write.")
+@click.option("--words", type=FILE, required=True, help="JSON with the words to write.")
+def spatial(run_dir: Path, checkpoint: Path, words: Path) -> None:
+    """Export a run for the spatial transformer's program."""
+    from capscope.importers.spatial_runs import export_run
+
+    export_run(run_dir, checkpoint, words)
+
+
+@command.command("labels")
+@params_options
+@click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
+@click.option("--words", type=FILE, required=True, help="JSON with words and images to write.")
+@click.option("--labels", type=FILE, required=True, help="HDF5 with word ids to write.")
+@click.option(
+    "--threshold",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    help="Words that occur no more often become UNK.",
+)
+@click.option(
+    "--max-length", type=click.IntRange(1), default=16, show_default=True, help="Words; cut off."
+)
+def labels(
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    data_dir: Path,
+    words: Path,
+    labels: Path,
+    threshold: int,
+    max_length: int,
+) -> None:
+    """Export references as the label files of self-critical captioning programs."""
+    from capscope.data.annotations import open_dataset
+    from capscope.data.labels import published_labels, write_labels
+    from capscope.params import load_params
+
+    dataset = open_dataset(data_dir, load_params(params_files, assignments))
+    content = published_labels(dataset.images, threshold, max_length)
+    write_labels(words, labels, content)

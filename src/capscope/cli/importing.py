@@ -92,3 +92,60 @@ def rnn_family(
     from capscope.importers.rnn_family_runs import import_run
 
     import_run(checkpoint, vocabulary, out, captioner=captioner, image_size=image_size)
+
+
+@command.command("spatial")
+@click.option("--checkpoint", type=FILE, required=True, help="PyTorch file with a state dict.")
+@click.option("--infos", type=FILE, help="The infos.pkl beside it; read without unpickling it.")
+@click.option("--words", type=FILE, help="The JSON of the label files, where there are no infos.")
+@click.option(
+    "--captioner",
+    type=click.Choice(["spatial", "show_tell"]),
+    help="Which captioner it is; by default as the infos say, else spatial.",
+)
+@click.option("--heads", type=int, help="Heads of attention, which no tensor tells; 8 by default.")
+@click.option("--activation", type=click.Choice(["relu", "gelu"]), help="relu by default.")
+@click.option(
+    "--positions", type=click.Choice(["fixed"]), help="For sinusoids, which have no tensor."
+)
+@click.option(
+    "--grid-mode",
+    type=click.Choice(["box", "cell"]),
+    default="box",
+    show_default=True,
+    help="How its grid vectors were made.",
+)
+@click.option("--store", "store_dir", type=FOLDER, help="A feature store to check it against.")
+@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+def spatial(
+    checkpoint: Path,
+    infos: Path | None,
+    words: Path | None,
+    captioner: str | None,
+    heads: int | None,
+    activation: str | None,
+    positions: str | None,
+    grid_mode: str,
+    store_dir: Path | None,
+    out: Path,
+) -> None:
+    """Import a checkpoint of the spatial transformer, or of its LSTM baseline.
+
+    \b
+    capscope import spatial --checkpoint save/model.pt --infos save/infos.pkl \\
+        --out results/imported/spatial
+    """
+    from capscope.importers.spatial_runs import import_run
+
+    import_run(
+        checkpoint,
+        out,
+        infos=infos,
+        words=words,
+        captioner=captioner,
+        heads=heads,
+        activation=activation,
+        positions=positions,
+        grid_mode=grid_mode,
+        store_dir=store_dir,
+    )
