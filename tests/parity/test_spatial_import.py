@@ -100,7 +100,6 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     with pytest.raises(CapscopeError, match="has no vocabulary"):
         import_run(checkpoint, out, words=tmp_path / "gap.json")
     weights = golden.weights("w/")
-    broken = torch.full_like(weights["att_embed.0.weight"], torch.nan)
     for change, message in (
         ({"extra": torch.zeros(2)}, "hold 'extra'"),
         ({"model.decoder.norm.weight": torch.zeros(3)}, "has shape"),

@@ -7,7 +7,7 @@ Sources: Vaswani et al. 2017 (transformer), Herdade et al. 2019 (on regions), Pa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +74,8 @@ class SpatialTransformer(Captioner):
     dropout : float
         On all attention weights, inner layers and sums, in training.
     """
+
+    folds: ClassVar[bool] = True
 
     def __init__(
         self,
