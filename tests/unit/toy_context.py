@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
         "randomisation_images": 4,
         "deletion": {"images": 3, "steps": 4, "baseline": "mean", "pixels": True, "patch": 16},
         "ablation": {"images": 4, "words": 2, "pixels": True, "patch": 16, "patches": 3},
+        "latent_ablation": {"images": 4, "types": ["vf_3_min"], "search": True, "beam": 2},
     },
 }
 

@@ -26,6 +26,8 @@ BENCHMARKS = {
     "removal": Benchmark("is the most relevant object the cause of the word?", "scenes"),
     "deletion": Benchmark("how fast does the word go with what is relevant, and come back?"),
     "ablation": Benchmark("what does the word lose with the most relevant words or patches?"),
+    "latent_ablation": Benchmark("what does the word lose without the most relevant features?"),
+    "latent_correlation": Benchmark("does relevance rank features as truth does?", "boxes"),
     "hallucination": Benchmark("does relevance tell true object words from hallucinated ones?"),
     "randomisation": Benchmark("are maps of a captioner without knowledge different?"),
     "conservation": Benchmark("how much of the relevance that was sent down arrives?"),

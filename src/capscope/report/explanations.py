@@ -55,6 +55,17 @@ SHOWN = {
         "What a word loses in probability with the most relevant preceding words or patches, and "
         "how often it loses any.",
     ),
+    "latent_ablation": Shown(
+        "Ablation in latent space",
+        "Log-probability that a noun loses without the features an explainer ranks first (drop), "
+        "how often it loses any (drops), and how often a new caption lacks it (missing). Compare "
+        "with random; rows a - b are paired differences with the p-value of a signed-rank test.",
+    ),
+    "latent_correlation": Shown(
+        "Rank correlation in latent space",
+        "Of the relevance of visual features with the share of them that shows what a noun is "
+        "about (truth), and with the detector's confidence. Score and distance: as published.",
+    ),
     "hallucination": Shown(
         "True against hallucinated object words",
         "Area under the ROC curve: the chance that a true word has the higher value of a statistic "
@@ -149,6 +160,24 @@ OVERVIEW = (
         "disappeared",
         "higher",
         "share of object words that a new caption lacks without the most relevant patches",
+    ),
+    Column(
+        "latent drop",
+        "latent_ablation",
+        "grid",
+        "noun",
+        "drop vf_3_min",
+        "higher",
+        "log-probability lost without the three most relevant features",
+    ),
+    Column(
+        "truth rank",
+        "latent_correlation",
+        "grid",
+        "noun",
+        "spearman truth",
+        "higher",
+        "rank correlation over features with what shows the noun",
     ),
     Column(
         "hallucination",

@@ -1,0 +1,222 @@
+"""Latent ablation: what does a word lose without the visual features that an explainer ranks first?
+
+The features are replaced behind the projection, so that the image is encoded once; all words and
+explainers of a caption are decoded as one batch. A word may be said elsewhere than in the given
+caption, so a search under ablation says besides whether it is still found at all.
+
+Source: S. Elguendouze et al., Neurocomputing 546, 2023; its own figures, which differ, are those
+of `capscope.benchmarks.latent_published`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from capscope.benchmarks.context import Context, ExplainedCaption, explained_captions
+from capscope.benchmarks.deletion import most_relevant
+from capscope.benchmarks.depiction import WordReader, word_reader
+from capscope.benchmarks.ground_truth import maps_of
+from capscope.benchmarks.latent_published import AblationType
+from capscope.benchmarks.measurement import Key, Measurement, Scores
+from capscope.benchmarks.paired import paired_differences
+from capscope.explain.latent.perturbed import Perturbed
+from capscope.explain.latent.replacement import (
+    SIGMA,
+    BoundedNoise,
+    Constant,
+    Replacement,
+    bounds_of,
+)
+from capscope.explain.words import Word
+from capscope.features.store import FeatureStore
+from capscope.features.visual import Features
+
+CONTROL = "random"
+
+
+class Case(NamedTuple):
+    """The features that one explainer ranks first for one word."""
+
+    explainer: str
+    word: Word
+    mask: Tensor
+    """(N,) bool"""
+
+
+def benchmark(context: Context) -> list[Measurement]:
+    """Measure the explanations of a run; see `measure_latent_ablation`."""
+    return measure_latent_ablation(
+        context,
+        word_reader(context.data_dir),
+        context.settings["latent_ablation"],
+        **context.bootstrap,
+    )
+
+
+def measure_latent_ablation(
+    context: Context, reader: WordReader, settings: dict[str, Any], *, resamples: int, seed: int
+) -> list[Measurement]:
+    """Return what nouns lose, for every type of ablation.
+
+    Parameters
+    ----------
+    context : Context
+    reader : WordReader
+        Finds the nouns of a caption.
+    settings : dict
+        ``images``: captions of each split. ``types``: see `AblationType`; X is any number, and
+        objects are the classes of a detector, so that those types are left out over grids.
+        ``search``: look for the word in a search under ablation, too, with ``beam``.
+    resamples, seed : int
+        Of the bootstrap over images; `seed` also breaks ties and draws noise.
+
+    Returns
+    -------
+    list of Measurement
+        ``drop vf_3_min``: mean log-probability that the word loses at its place; ``drops ...``:
+        share of words that lose any; ``missing ...``: share that a search under ablation does not
+        say. Rows ``a - b`` compare explainers on the same words: ``difference of drop ...``, and
+        ``p of drop ...`` of Wilcoxon's signed-rank test over images.
+    """
+    types = [AblationType.parse(text) for text in settings["types"]]
+    scores = Scores()
+    drops: dict[Key, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    bounds = None
+    for caption in explained_captions(context.stores, "latent ablation", settings["images"]):
+        words = [context.subject.vocabulary.words[word_id] for word_id in caption.word_ids]
+        asked = [word for word in reader(words) if word.kind == "noun"]
+        if not asked:
+            continue
+        if bounds is None:
+            bounds = _bounds(context, settings["images"])
+        own = context.features.read([caption.image_id])
+        for kind in types:
+            cases = _cases(kind, caption, asked, own, _classes(context, caption.image_id), seed)
+            if cases:
+                found = _figures(context, caption, own, cases, kind, bounds, settings, seed)
+                for case, figures in zip(cases, found, strict=True):
+                    key = partial(Key, case.explainer, "grid", "noun", caption.split)
+                    for name, value in figures.items():
+                        scores.add(key(f"{name} {kind}"), caption.image_id, value)
+                    drops[key(f"drop {kind}")][caption.image_id].append(figures["drop"])
+    return [*scores.measurements(resamples, seed), *_comparisons(drops, resamples, seed)]
+
+
+def _comparisons(
+    drops: dict[Key, dict[int, list[float]]], resamples: int, seed: int
+) -> list[Measurement]:
+    groups: dict[tuple[str, str], dict[str, dict[int, list[float]]]] = defaultdict(dict)
+    for key, images in drops.items():
+        groups[key.split, key.measure][key.explainer] = images
+    return [
+        row
+        for (split, measure), by_explainer in groups.items()
+        for pair in combinations(by_explainer, 2)
+        for row in paired_differences(
+            Key(f"{pair[0]} - {pair[1]}", "grid", "noun", split, measure),
+            by_explainer[pair[0]],
+            by_explainer[pair[1]],
+            resamples,
+            seed,
+        )
+    ]
+
+
+def _bounds(context: Context, images: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return bounds of each dimension of the latent features and of the features themselves."""
+    ids = context.stores[0].image_ids[:images].tolist()
+    seen = context.features.read(ids)
+    with torch.no_grad():
+        latent = context.subject.captioner.project(seen)
+    return bounds_of(latent, seen.valid), bounds_of(seen.cells, seen.valid)
+
+
+def _classes(context: Context, image_id: int) -> list[int] | None:
+    store: FeatureStore = context.features
+    if store.kind != "regions":
+        return None
+    class_ids = store.regions(image_id).class_ids
+    return None if class_ids is None else class_ids.tolist()
+
+
+def _cases(
+    kind: AblationType,
+    caption: ExplainedCaption,
+    asked: Sequence[Word],
+    own: Features,
+    classes: list[int] | None,
+    seed: int,
+) -> list[Case]:
+    """Return what every explainer ranks first; nothing where an image has too few features."""
+    if kind.unit == "ob" and classes is None:
+        return []
+    count = own.cells.shape[1]
+    there = torch.ones(count, dtype=torch.bool) if own.valid is None else own.valid[0]
+    first = next(iter(caption.by_explainer.values()))
+    found = []
+    for name in [*caption.by_explainer, CONTROL]:
+        maps = maps_of(name, caption.by_explainer.get(name, first), seed)["grid"].flatten(1)
+        for word in asked:
+            relevance = maps[word.position][there]
+            ranked = most_relevant(relevance, range(1, len(relevance) + 1), seed + caption.image_id)
+            order = _order(ranked)
+            positions = kind.positions(order, classes or [])
+            if positions is None:
+                return []
+            mask = torch.zeros(count, dtype=torch.bool)
+            mask[there.nonzero().flatten()[positions]] = True
+            found.append(Case(name, word, mask))
+    return found
+
+
+def _order(ranked: Tensor) -> list[int]:
+    """Return features from the most relevant one on, from the sets (n, N) of the first n."""
+    rank = len(ranked) - ranked.sum(0)
+    order: list[int] = rank.argsort().tolist()
+    return order
+
+
+def _figures(
+    context: Context,
+    caption: ExplainedCaption,
+    own: Features,
+    cases: Sequence[Case],
+    kind: AblationType,
+    bounds: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
+    settings: dict[str, Any],
+    seed: int,
+) -> list[dict[str, float]]:
+    subject = context.subject
+    latent, cells = (_stand_in(kind.magnitude, *pair, seed) for pair in bounds)
+    perturbed = Perturbed(subject.captioner, own, latent, cells)
+    rows = torch.stack([torch.zeros_like(cases[0].mask), *(case.mask for case in cases)])
+    masks, places = rows.unique(dim=0, return_inverse=True)
+    inputs = subject.inputs(torch.tensor([caption.word_ids]))[0]
+    log_probs = perturbed.word_log_probs(masks, inputs)[places]
+    found = []
+    for row, case in enumerate(cases, 1):
+        position = case.word.position
+        lost = float(log_probs[0, position] - log_probs[row, position])
+        found.append({"drop": lost, "drops": float(lost > 0)})
+    if settings["search"]:
+        end = subject.vocabulary.end
+        spoken = perturbed.search(
+            masks, start=int(inputs[0]), end=end, beam=settings["beam"], word_ids=[end]
+        )
+        for row, (case, figures) in enumerate(zip(cases, found, strict=True), 1):
+            said = spoken.captions[int(places[row])]
+            figures["missing"] = float(caption.word_ids[case.word.position] not in said)
+    return found
+
+
+def _stand_in(magnitude: str, low: Tensor, high: Tensor, seed: int) -> Replacement:
+    if magnitude == "15":
+        return BoundedNoise(SIGMA, low, high, seed)
+    return Constant(0.0 if magnitude == "min" else high)

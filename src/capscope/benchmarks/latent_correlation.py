@@ -1,0 +1,107 @@
+"""Rank correlation of relevance with the truth and with the detector, over visual features.
+
+With the truth: does the relevance of a feature rise with the share of it that shows what the word
+is about? With the detector (regions): does it rise with the detector's confidence? The published
+"correlation" compares one rank with one rank, see `latent_published`: it is given beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from scipy.stats import kendalltau, rankdata, spearmanr
+from torch import Tensor
+
+from capscope.benchmarks.context import Context, explained_captions
+from capscope.benchmarks.depiction import open_depictions
+from capscope.benchmarks.ground_truth import CONTROLS, Case, maps_of
+from capscope.benchmarks.measurement import Key, Measurement, Scores
+from capscope.benchmarks.places import present
+from capscope.features.regions import Regions
+
+
+def benchmark(context: Context) -> list[Measurement]:
+    """Measure the explanations of a run; see `measure_latent_correlation`."""
+    return measure_latent_correlation(context, **context.bootstrap)
+
+
+def measure_latent_correlation(context: Context, *, resamples: int, seed: int) -> list[Measurement]:
+    """Return mean correlations of nouns, at the visual features.
+
+    Returns
+    -------
+    list of Measurement
+        ``spearman truth``, ``kendall truth``: with the share of each feature that the objects
+        cover that a word is about, where they cover some and not all alike. ``spearman detector``,
+        ``kendall detector``: with the confidence of regions. ``score``, ``distance``: as published,
+        of nouns whose class was detected; features that tie take their middle rank, and 1 / (1 +
+        distance) is the score.
+    """
+    scores = Scores()
+    stores = context.stores
+    ids = sorted({int(image_id) for store in stores for image_id in store.image_ids})
+    size = max(store.image_size for store in stores)
+    depictions, reader = open_depictions(context.data_dir, context.dataset, ids, size)
+    names = context.features.attributes.get("class_names") or []
+    for caption in explained_captions(stores, "rank correlation"):
+        words = [context.vocabulary.words[word_id] for word_id in caption.word_ids]
+        case = Case(depictions[caption.image_id], reader, words)
+        regions = None
+        if context.features.kind == "regions":
+            regions = context.features.regions(caption.image_id)
+        about = {word.position: word.about for word in reader(words)}
+        first = next(iter(caption.by_explainer.values()))
+        for name in [*caption.by_explainer, *CONTROLS]:
+            stored = caption.by_explainer.get(name, first)
+            maps = maps_of(name, stored, seed)["grid"]
+            there = present(stored)
+            raster = case.raster(maps.shape[1], maps.shape[2], stored.boxes)
+            key = partial(Key, name, "grid", "noun", caption.split)
+            for n, position in enumerate(case.positions):
+                if case.kinds[n] != "noun":
+                    continue
+                relevance = maps[position].flatten()[there]
+                covered = raster.covered[n].flatten()[there]
+                for measure, value in correlations(relevance, covered, "truth"):
+                    scores.add(key(measure), caption.image_id, value)
+                if regions is not None:
+                    for measure, value in _detected(relevance, regions, about[position], names):
+                        scores.add(key(measure), caption.image_id, value)
+    return scores.measurements(resamples, seed)
+
+
+def correlations(relevance: Tensor, other: Tensor, label: str) -> Iterator[tuple[str, float]]:
+    """Yield Spearman's and Kendall's (tau-b) correlation; nothing of a constant truth.
+
+    Constant relevance says nothing: 0.
+    """
+    if len(other) < 2 or bool((other == other[0]).all()):
+        return
+    flat = bool((relevance == relevance[0]).all())
+    for name, statistic in (("spearman", spearmanr), ("kendall", kendalltau)):
+        value = 0.0 if flat else float(statistic(relevance.numpy(), other.numpy()).statistic)
+        yield f"{name} {label}", value
+
+
+def mid_rank(relevance: Tensor, feature: int) -> float:
+    """Return the place of a feature from the most relevant one on, 0 first; ties share theirs."""
+    ranks = rankdata(-relevance.numpy().astype(np.float64))
+    return float(ranks[feature] - 1)
+
+
+def _detected(
+    relevance: Tensor, regions: Regions, about: tuple[str, ...], names: list[str]
+) -> Iterator[tuple[str, float]]:
+    """Yield what the detector's confidence and classes say of the relevance of regions."""
+    if regions.scores is not None and len(regions.scores) == len(relevance):
+        yield from correlations(relevance, regions.scores, "detector")
+    if regions.class_ids is None or len(regions.class_ids) != len(relevance):
+        return
+    wanted = {names.index(name) for name in about if name in names}
+    places = [n for n, one in enumerate(regions.class_ids.tolist()) if one in wanted]
+    if places:
+        distance = max(0.0, mid_rank(relevance, places[0]) - places[0])
+        yield "distance", distance
+        yield "score", 1 / (1 + distance)
