@@ -41,10 +41,10 @@ smoke: $(READY)  ## Run the same steps on a handful of images.
 	snakemake --cores $(CORES) --configfile config/smoke.yaml -- all
 
 test: $(READY)  ## Run all tests.
-	python -m pytest
+	python -m pytest -n $(CORES) --dist loadfile
 
 test-fast: $(READY)  ## Run the tests that take no more than a few seconds.
-	python -m pytest -m "not slow"
+	python -m pytest -n $(CORES) --dist loadfile -m "not slow"
 
 lint: $(READY)  ## Check style and format of Python and of the workflow.
 	ruff check .
