@@ -163,6 +163,35 @@ def test_a_reinforced_row_says_what_was_rewarded(results, tmp_path):
     assert any(line.startswith('gridtd scst (seed 1),"end token both') for line in table)
 
 
+def test_lists_of_object_words_are_rows_of_a_table_of_their_own(results, tmp_path):
+    folder, _ = results
+    means = {"word_precision": 0.5, "word_recall": 0.25, "word_f1": 0.375}
+    with (folder / "scores" / "captions.csv").open("a") as stream:
+        for split in ("test", "shift"):
+            for suffix, more, words in (("", 0, "cat"), ("@2", 0.125, "cat, dog")):
+                for name, value in means.items():
+                    row = f"toy,gridtd,xe,1,{split},{name}{suffix},{value + more},,,,2,higher"
+                    stream.write(f'{row},"meaning of {name}; the words: {words}"\n')
+    with (folder / "scores" / "seeds.csv").open("a") as stream:
+        stream.write("toy,test,gridtd,xe,word_f1@2,2,0.5,0.125,0.4,0.6,\n")
+    page = report(results, tmp_path)
+    tables = tmp_path / "out" / "tables"
+    assert (tables / "object_words_test.csv").read_text().splitlines() == [
+        "words,system,precision,recall,F1",
+        "published list,gridtd xe (seed 1),0.500,0.250,0.375",
+        "2 most frequent,gridtd xe (seed 1),0.625,0.375,0.500",
+        "2 most frequent,gridtd xe (2 seeds),-,-,0.500 ± 0.125",
+    ]
+    for name in ("captions_test", "seeds_test"):
+        assert "word_" not in (tables / f"{name}.csv").read_text()
+    text = (tables / "object_words_shift.md").read_text()
+    assert "* precision: meaning of word_precision\n" in text
+    assert "* 2 most frequent: cat, dog\n" in text
+    # What two tables have in common stands on the page once.
+    assert page.count("means over the words.") == page.count("As above.") == 1
+    assert page.count("meaning of word_precision") == 1
+
+
 def test_every_word_has_a_panel_and_its_preceding_words(results, tmp_path):
     page = report(results, tmp_path)
     strips = re.findall(r'<ol class="strip">.*?</ol>', page, re.S)

@@ -16,12 +16,11 @@ from typing import Any
 
 import pandas as pd
 
+from capscope.report.object_words import is_of_words
 from capscope.report.results import Results
 from capscope.report.table import Table
 
 PAIRS = (("xe", "lrp_xe"), ("scst", "lrp_scst"))
-WORDS = ("word_precision", "word_recall", "word_f1")
-"""Means over the most frequent object words; ``@k`` after them is the cut-off."""
 OBJECTS = ("object_precision", "object_recall", "CHAIR-i", "CHAIR-s")
 SENTENCES = ("CIDEr", "BLEU-4", "METEOR", "ROUGE-L", "SPICE")
 
@@ -90,7 +89,7 @@ def _lines(
 
 def _in_order(metrics: list[str]) -> list[str]:
     """Return word metrics by cut-off, then objects, then sentences; others are left out."""
-    words = [name for name in metrics if name.split("@")[0] in WORDS]
+    words = [name for name in metrics if is_of_words(name)]
     words.sort(key=lambda name: int(name.partition("@")[2] or 0))
     return [*words, *(name for name in (*OBJECTS, *SENTENCES) if name in metrics)]
 

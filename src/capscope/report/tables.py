@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from capscope.report.explanations import explanation_tables
+from capscope.report.object_words import is_of_words, object_word_tables
 from capscope.report.results import Results
 from capscope.report.stages import stage_tables
 from capscope.report.table import Table
@@ -23,14 +24,15 @@ COMPARED = ("METEOR", "CIDEr", "SPICE", "object_f1", "CHAIR-i", "word_precision@
 
 def all_tables(results: Results) -> list[Table]:
     """Return every table for which there are results."""
-    captions = [*_captions(results), *_seeds(results), *_comparisons(results)]
-    explained = explanation_tables(results)
-    return [*captions, *stage_tables(results), *explained, *_published(results)]
+    captions = [*_captions(results), *_seeds(results), *object_word_tables(results)]
+    compared = [*_comparisons(results), *stage_tables(results)]
+    return [*captions, *compared, *explanation_tables(results), *_published(results)]
 
 
 def _captions(results: Results) -> list[Table]:
     tables = []
-    for split, rows in results.captions.groupby("split", sort=False):
+    scores = results.captions[~results.captions["metric"].map(is_of_words).astype(bool)]
+    for split, rows in scores.groupby("split", sort=False):
         metrics = list(dict.fromkeys(rows["metric"]))
         rewarded = "signature" in rows and bool(rows["signature"].notna().any())
         lines = []
@@ -57,6 +59,7 @@ def _captions(results: Results) -> list[Table]:
 def _seeds(results: Results) -> Iterator[Table]:
     """Yield for each split the mean and spread of systems with several seeds."""
     several = results.seeds[results.seeds["seeds"] > 1]
+    several = several[~several["metric"].map(is_of_words).astype(bool)]
     for split, rows in several.groupby("split", sort=False):
         lines = []
         for (system, stage), group in rows.groupby(["system", "stage"], sort=False):
@@ -80,9 +83,8 @@ def _comparisons(results: Results) -> Iterator[Table]:
             lines.append({"systems": f"{first} - {second}", **cells})
         note = (
             "Difference of the means over seeds, [95 % interval] and p-value of the paired "
-            "bootstrap over images, p-value of the paired t-test of the scores per image. All "
-            "metrics are in scores/comparisons.csv. Many pairs are tested: expect 1 in 20 below "
-            "0.05 by chance."
+            "bootstrap over images | p-value of the paired t-test of scores per image. All metrics "
+            "are in scores/comparisons.csv. Of pairs of equal systems, 1 in 20 is below 0.05."
         )
         frame = pd.DataFrame(lines).fillna("-")
         yield Table(f"comparisons_{split}", f"Systems compared, {split}", note, frame)
