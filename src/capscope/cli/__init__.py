@@ -28,6 +28,7 @@ COMMANDS = {
     "frequencies": "Count document frequencies for CIDEr, or convert published ones.",
     "relevance": "Explain the captions of a split and store the relevance.",
     "benchmark": "Measure how good explanations are.",
+    "latent": "Explain and evaluate in latent space as a published program does.",
     "report": "Collect the results into tables and one self-contained page.",
     "import": "Turn an original checkpoint into a run.",
     "export": "Write a run or a data set in an original layout.",
