@@ -1,10 +1,9 @@
 """Reads pickles of NumPy arrays and plain data without unpickling them.
 
 Detector weights are published as a pickled dict of arrays, a run's options as a pickled namespace
-of numbers and texts. A pickle is a program for a small stack
-machine, some of whose instructions call any function by name. The machine here knows the
-instructions that build plain data, and builds arrays itself where NumPy's own functions are named;
-everything else ends the reading.
+of numbers and texts. A pickle is a program for a small stack machine, some of whose instructions
+call any function by name. The machine here knows the instructions that build plain data, and builds
+arrays itself where NumPy's own functions are named; everything else ends the reading.
 """
 
 from __future__ import annotations
@@ -89,7 +88,7 @@ def load_pickled_arrays(stream: IO[bytes]) -> Any:
         It holds anything else, or is damaged.
     """
     try:
-        return _finished(_run(stream))
+        return _finished(_run(stream), {})
     except CapscopeError:
         raise
     except MemoryError as error:
@@ -225,16 +224,23 @@ def _since_mark(stack: list[Any]) -> list[Any]:
     return items
 
 
-def _finished(node: Any) -> Any:
-    """Return `node` with its arrays in place; nothing unfinished is left."""
+def _finished(node: Any, done: dict[int, Any]) -> Any:
+    """Return `node` with its arrays in place; nothing unfinished is left.
+
+    A collection that stands at many places is finished once, in `done`: lists of the same lists
+    can stand for more than any memory holds.
+    """
     if isinstance(node, _Array):
         return node.array
     if isinstance(node, _Options):
-        return _finished(node.values)
-    if isinstance(node, dict):
-        return {key: _finished(value) for key, value in node.items()}
-    if isinstance(node, (list, tuple)) and not isinstance(node, _Named):
-        return [_finished(item) for item in node]
+        return _finished(node.values, done)
+    if isinstance(node, (dict, list, tuple)) and not isinstance(node, _Named):
+        if id(node) not in done:
+            if isinstance(node, dict):
+                done[id(node)] = {key: _finished(value, done) for key, value in node.items()}
+            else:
+                done[id(node)] = [_finished(item, done) for item in node]
+        return done[id(node)]
     if isinstance(node, (_Named, _Type, _Mark)):
         raise CapscopeError("it holds more than arrays and plain data, and a pickle can run code")
     return node

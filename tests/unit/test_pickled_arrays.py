@@ -140,3 +140,15 @@ def test_a_damaged_pickle_is_an_error_that_a_user_can_read() -> None:
             load_pickled_arrays(io.BytesIO(bytes(broken)))
         except CapscopeError:
             continue
+
+
+def test_lists_of_the_same_lists_take_no_more_memory_than_they_are_written_with() -> None:
+    nested: list[Any] = ["leaf"]
+    for _ in range(60):  # 2 to the power of 60 leaves, if each were a list of its own
+        nested = [nested, nested]
+    found = read({"a": nested, "b": {"c": nested}}, 2)
+    assert found["a"] is found["b"]["c"]
+    for _ in range(60):
+        assert found["a"][0] is found["a"][1]
+        found["a"] = found["a"][0]
+    assert found["a"] == ["leaf"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import pickle
 import socket
 from collections.abc import Iterator, Mapping
@@ -66,7 +67,7 @@ def download_state(address: str, key: str) -> dict[str, Tensor]:
             state = torch.hub.load_state_dict_from_url(
                 address, map_location="cpu", check_hash=True, weights_only=True
             )
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, http.client.HTTPException, pickle.UnpicklingError) as error:
         raise CapscopeError(
             f"cannot download {address} ({error}). Without a network, put that file anywhere and "
             f"set {key} to its path"

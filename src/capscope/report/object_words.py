@@ -28,7 +28,7 @@ def object_word_tables(results: Results) -> Iterator[Table]:
     scores = results.captions[results.captions["metric"].map(is_of_words).astype(bool)]
     several = results.seeds[results.seeds["seeds"] > 1]
     for split, rows in scores.groupby("split", sort=False):
-        lines = []
+        lines: list[dict[str, str]] = []
         for words in sorted({_list(metric) for metric in rows["metric"]}, key=_place):
             lines += _lines(rows[rows["metric"].map(_list) == words], words)
             spread = several[several["split"] == split]

@@ -18,7 +18,7 @@ from capscope.tensors import read_foreign
 WHERE_FROM = (
     "The Visual Genome weights (faster_rcnn_from_caffe_attr.pkl, 262 MB, made for 36 boxes, or "
     "..._attr_original.pkl, for 10 to 100) have no address that works any more. Put a copy "
-    "anywhere and give its path; or take features.regions.detector=coco, or import features that "
+    "anywhere and give its path; or set features.regions.network to coco, or import features that "
     "others extracted"
 )
 NOT_WEIGHTS = ("cell_anchors", "num_batches_tracked")
