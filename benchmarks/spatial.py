@@ -166,7 +166,7 @@ def main() -> None:
         "xe-images": 3,
         "scst-images": 2,
         "repeats": 1,
-        "words": 10,
+        "words": 16,
     }.items():
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--cross", choices=["dot_product", "xlinear"], default="dot_product")
@@ -301,7 +301,9 @@ def main() -> None:
 
     train()
     once = cpu_seconds(train, max(2, repeats))
-    lrp = cpu_seconds(lambda: word_relevance(captioner, explained, ids, LRP), max(2, repeats))
+    lrp = cpu_seconds(
+        lambda: word_relevance(captioner, explained, ids, LRP, channels=False), max(2, repeats)
+    )
     print(
         f"LRP of {given.words} words,{lrp:.4f},{once:.4f} (forward + backward),,"
         f"{lrp / once / given.words:.3f} a word,<= 0.25 a word"

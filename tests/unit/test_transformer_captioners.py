@@ -144,6 +144,19 @@ def test_shared_attention_gives_query_key_and_value_their_halves() -> None:
     torch.testing.assert_close((k * found[1])[0], products.sum(0))
 
 
+@pytest.mark.parametrize("rules", [LRP, ATTN_LRP, GRADIENT_X_INPUT])
+def test_without_channels_each_region_has_the_sum_of_them(
+    model: SpatialTransformer, rules: Rules
+) -> None:
+    features, word_ids = batch(padded=True)
+    whole = word_relevance(model, features, word_ids, rules)
+    summed = word_relevance(model, features, word_ids, rules, channels=False)
+    torch.testing.assert_close(summed.features, whole.features.sum(-1, keepdim=True))
+    torch.testing.assert_close(summed.words, whole.words)
+    torch.testing.assert_close(summed.absorbed, whole.absorbed)
+    assert torch.equal(summed.logits, whole.logits)
+
+
 def test_several_captions_of_an_image_share_its_encoding(model: SpatialTransformer) -> None:
     features, _ = batch(padded=True)
     word_ids = torch.randint(0, 11, (6, 4), generator=torch.Generator().manual_seed(5))

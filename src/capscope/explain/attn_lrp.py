@@ -30,5 +30,7 @@ class AttnLRP(Explainer):
     ) -> Explanation:
         """Explain all words of all captions; see `Explainer.explain`."""
         chosen = self.rules_of(rules.ATTN_LRP, rules.ATTN_LRP)
-        found = word_relevance(self.subject.captioner, features, word_ids, chosen)
+        found = word_relevance(
+            self.subject.captioner, features, word_ids, chosen, channels=images is not None
+        )
         return propagated(self, images, found).within(lengths)

@@ -37,7 +37,9 @@ class LRP(Explainer):
     ) -> Explanation:
         """Explain all words of all captions; see `Explainer.explain`."""
         chosen = self.rules_of(rules.LRP, rules.LRP_AS_PUBLISHED)
-        found = word_relevance(self.explained(), features, word_ids, chosen)
+        found = word_relevance(
+            self.explained(), features, word_ids, chosen, channels=images is not None
+        )
         explanation = propagated(self, images, found)
         if self.parity:
             explanation = explanation.as_published(accumulate=True)

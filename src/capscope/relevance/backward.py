@@ -17,12 +17,12 @@ from torch import Tensor
 
 from capscope.features.visual import Features
 from capscope.relevance.operations import (
-    Pass,
     columns_of,
     relevance_mode,
     split_heads,
     weighting_ratio,
 )
+from capscope.relevance.record import Pass
 from capscope.relevance.rules import Rules
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class WordRelevance(NamedTuple):
     """Relevance for T words of B captions: signed, in units of logits."""
 
     features: Tensor
-    """(B, T, N, D) of every channel of every visual feature, for word t."""
+    """(B, T, N, D) of every channel of every visual feature, for word t, or (B, T, N, 1)."""
     words: Tensor
     """(B, T, T) of input word i for word t; 0 where i > t."""
     logits: Tensor
@@ -63,7 +63,12 @@ class Multipliers(NamedTuple):
 
 
 def word_relevance(
-    captioner: Captioner, features: Features, word_ids: Tensor, rules: Rules
+    captioner: Captioner,
+    features: Features,
+    word_ids: Tensor,
+    rules: Rules,
+    *,
+    channels: bool = True,
 ) -> WordRelevance:
     """Explain the logit of every word but the first, by `rules`, in evaluation mode.
 
@@ -79,11 +84,16 @@ def word_relevance(
     rules : Rules
         If `Rules.times_input` is False, `features` and `words` are multipliers (derivatives;
         `words` their sum over the embedding) and `absorbed` has no meaning.
+    channels : bool
+        False gives the sum over the channels of a visual feature, which saves the way down to them;
+        with `Rules.times_input` only.
     """
-    found = word_multipliers(captioner, features, word_ids, rules)
+    channels = channels or not rules.times_input
+    found = word_multipliers(captioner, features, word_ids, rules, channels=channels)
     relevance, words = found.cells, found.words
     if rules.times_input:
-        relevance.mul_(features.cells.detach().unsqueeze(1))
+        if channels:
+            relevance.mul_(features.cells.detach().unsqueeze(1))
         words = words * found.embedded.unsqueeze(1)
     words = words.sum(-1)
     absorbed = found.logits - relevance.sum((2, 3)) - words.sum(2)
@@ -97,24 +107,34 @@ def word_multipliers(
     rules: Rules,
     *,
     summed: bool = False,
+    channels: bool = True,
 ) -> Multipliers:
     """Return what `word_relevance` multiplies inputs with, or sums up for gradients.
 
     With `summed`, multipliers of the visual features come summed over them; the sum is taken before
-    the projection, which saves a product of all features for every word.
+    the projection, which saves a product of all features for every word. Without `channels`, each
+    feature has one multiplier, of its amount: (B, T, N, 1), the relevance of all its channels.
     """
     inputs, explained = word_ids[:, :-1], word_ids[:, 1:]
     cells = features.cells.detach()
-    leaf = cells.new_zeros(len(cells), 1, cells.shape[2]) if summed else cells
+    leaf = cells
+    if summed:
+        leaf = cells.new_zeros(len(cells), 1, cells.shape[2])
+    elif not channels:
+        leaf = cells.new_zeros(*cells.shape[:2], 1)
     leaf.requires_grad_()
     if summed:
         cells = cells + leaf
+    elif not channels:
+        cells = cells + cells * leaf
     training = captioner.training
     captioner.eval()
     try:
         with relevance_mode(rules) as record:
             if summed:
                 record.cells, record.shift = cells, leaf
+            elif not channels:
+                record.cells, record.amount = cells, leaf
             hidden = captioner.hidden(features._replace(cells=cells), inputs)
             logits = captioner.readout(hidden.values, explained)
     finally:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -28,57 +27,10 @@ from capscope.relevance.functions import (
     RectifiedSum,
     Standardised,
 )
+from capscope.relevance.record import Context, Copies, Kept, Pass
 from capscope.relevance.rules import Rules
 
 Sum = Literal["linear", "addition", "mean", "context", "normalisation"]
-Kept = Literal["own", "first"]
-
-
-@dataclass
-class Context:
-    """One attention-weighted sum that waits for its multiplier."""
-
-    weights: Tensor
-    values: Tensor
-    result: Tensor
-
-
-@dataclass
-class Copies:
-    """A memory tensor that is fed at each step, where only one step's multiplier counts."""
-
-    source: Tensor
-    leaves: Tensor
-    kept: Kept
-
-
-@dataclass
-class Pass:
-    """What a forward pass in relevance mode leaves for backward.
-
-    Attributes
-    ----------
-    words : list of Tensor
-        Embedded words, leaves of the graph.
-    borders : list of (Tensor, Tensor)
-        Memory tensors as computed from the features, and the leaves that stand for them.
-    contexts : list of Context
-        Attention-weighted sums over the memory, leaves as well.
-    cells, shift : Tensor (B, N, D), (B, 1, D) or None
-        The visual features, and a leaf of zeros that is added to each of them: what arrives at it
-        is the sum over features. Linear layers project it apart, so that the sum is taken before
-        their backward product instead of behind it.
-    copies : list of Copies
-        Memory tensors of which each step has a leaf of its own.
-    """
-
-    rules: Rules
-    words: list[Tensor] = field(default_factory=list)
-    borders: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    contexts: list[Context] = field(default_factory=list)
-    cells: Tensor | None = None
-    shift: Tensor | None = None
-    copies: list[Copies] = field(default_factory=list)
 
 
 _current: ContextVar[Pass | None] = ContextVar("relevance pass", default=None)
@@ -174,6 +126,9 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gates: int = 0
         return carried
     if x is record.cells and record.shift is not None:
         return F.linear(x.detach(), weight, bias) + F.linear(record.shift, weight)
+    if x is record.cells and record.amount is not None:
+        z = F.linear(x.detach(), weight, bias)
+        return z + record.amount * (z if bias is None else z - bias)
     return F.linear(x, weight, bias)
 
 
