@@ -15,6 +15,7 @@ from toy_subjects import (
     WORDS,
     examples,
     explain,
+    home,
     logits_of,
     regions_subject,
     some_regions,
@@ -208,7 +209,7 @@ def test_every_explainer_gives_maps_of_all_words_and_zeros_beyond_the_caption(
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_a_caption_is_explained_alike_alone_and_in_a_batch(name: str) -> None:
-    subject = toy_subject()
+    subject = toy_subject(home(name))
     images, word_ids = examples()
     together = explain(name, subject, epsilon=0.01)
     alone = explainer_class(name)(subject, 0.01).explain(
@@ -234,7 +235,7 @@ def test_regions_that_are_padding_get_nothing(name: str, captioner: str) -> None
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_without_images_explanations_end_at_the_visual_features(name: str) -> None:
-    subject = toy_subject()
+    subject = toy_subject(home(name))
     images, word_ids = examples()
     blind = Subject(subject.captioner, VOCABULARY)
     features = subject.look(images)

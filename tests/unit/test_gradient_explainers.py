@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from toy_subjects import (
     CONFIGS,
     LENGTHS,
+    TRANSFORMERS,
     WORDS,
     examples,
     explain,
@@ -93,7 +94,7 @@ def test_guided_backprop_is_autograd_with_guided_rectifiers(
     subject = toy_subject(captioner)
     found, plain = explain("guided_backprop", subject), explain("gradient", subject)
     assert not torch.allclose(found.pixels, plain.pixels)
-    rectified = captioner in ("gridtd", "adaptive", "aoa")
+    rectified = captioner in ("gridtd", "adaptive", "aoa", *TRANSFORMERS)
     assert torch.allclose(found.grid, plain.grid) != rectified
     twin = guided_twin(subject, monkeypatch)
     for t in range(WORDS):
@@ -154,10 +155,16 @@ def test_integrated_gradients_of_a_linear_model_are_gradient_times_input() -> No
 @pytest.mark.parametrize("captioner", CONFIGS)
 def test_integrated_gradients_add_up_to_what_the_logit_gains(captioner: str) -> None:
     subject = toy_subject(captioner)
+    bent = captioner in TRANSFORMERS  # by normalisation, near the way's start
     account = explain("integrated_gradients", subject, steps=64).conservation
     assert account["start"].abs().max() > 1e-3
-    for gained, arrived in (("start", "grid"), ("network", "pixels")):
-        torch.testing.assert_close(account[arrived], account[gained], atol=2e-4, rtol=2e-3)
+    ways = [("start", "grid"), ("network", "pixels")]
+    if captioner == "difnet":
+        ways = ways[:1]  # pixels change its segments, too, which the method holds fixed
+    for gained, arrived in ways:
+        torch.testing.assert_close(
+            account[arrived], account[gained], atol=3e-2 if bent else 2e-4, rtol=2e-3
+        )
 
 
 def test_the_gain_is_from_zero_activations_and_from_the_mean_colour() -> None:

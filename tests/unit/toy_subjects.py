@@ -12,6 +12,7 @@ from capscope.explain import EXPLAINERS, explainer_class
 from capscope.explain.explanation import Explanation
 from capscope.explain.subject import Subject
 from capscope.features.grid import GridExtractor
+from capscope.features.segments import CellClassifier
 from capscope.features.visual import Features
 from capscope.models import build
 
@@ -28,18 +29,26 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "show_attend_tell": {"attention": 5},
     "spatial": {"heads": 2, "feed_forward": 7, "layers": 2, "grid": 3},
     "object_relation": {"heads": 2, "feed_forward": 7, "layers": 2},
+    "base": {"heads": 2, "feed_forward": 7, "layers": 2},
+    "difnet": {"heads": 2, "feed_forward": 7, "layers": 2, "segment_size": 3},
 }
 BLIND = ("rnn", "lstm", "show_tell")
 """Captioners without attention."""
-TRANSFORMERS = ("spatial", "object_relation")
+TRANSFORMERS = ("spatial", "object_relation", "base", "difnet")
 """Captioners whose word vectors have the size of all others."""
 PAIRS = [
     (explainer, captioner)
     for explainer in EXPLAINERS
     for captioner in CONFIGS
-    if captioner not in BLIND or not explainer.startswith("attention")
+    if (captioner not in BLIND or not explainer.startswith("attention"))
+    and (captioner in ("base", "difnet") or explainer != "alpha_beta_lrp")
 ]
 """Explainers, and captioners that have what these need."""
+
+
+def home(explainer: str) -> str:
+    """Return a captioner that an explainer is for."""
+    return "difnet" if explainer == "alpha_beta_lrp" else "gridtd"
 
 
 def examples(seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -83,6 +92,7 @@ def toy_subject(captioner: str = "gridtd") -> Subject:
     extractor = GridExtractor("toy", network, SIZE, layer="5", scale=2.0, positions=4)
     config = sizes(captioner)
     built = build(captioner, vocabulary_size=len(VOCABULARY), feature_size=extractor.dim, **config)
+    extractor.segmenter = CellClassifier(extractor.channels, "abc")
     return Subject(built.eval(), VOCABULARY, extractor)
 
 
@@ -104,4 +114,5 @@ def some_regions(count: int = 3, size: int = 5) -> Features:
     valid = torch.ones(BATCH, count, dtype=torch.bool)
     valid[1, -1] = False
     there = valid.unsqueeze(-1)
-    return Features(cells * there, corners.flatten(2) * there, valid)
+    segments = torch.rand(BATCH, count, 3, generator=generator)
+    return Features(cells * there, corners.flatten(2) * there, valid, segments * there)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from capscope.decoding.hypothesis import Hypothesis, searching
+from capscope.decoding.sampling import forbid
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner, select_rows
 
@@ -51,6 +52,7 @@ def ended_beam_search(
     beam: int,
     steps: int,
     filler: int = 0,
+    forbidden: Sequence[int] = (),
     stop: bool = True,
     observe: Callable[[Tensor], None] | None = None,
 ) -> EndedBeams:
@@ -70,6 +72,8 @@ def ended_beam_search(
         K and T.
     filler : int
         Word id behind the end.
+    forbidden : sequence of int
+        Ids that are never said.
     stop : bool
         Stop as soon as all have ended, which changes nothing but the time (published: all steps).
     observe : callable, optional
@@ -86,7 +90,7 @@ def ended_beam_search(
         state, fed = captioner.start(memory), torch.full((batch, 1), start, device=device)
         for t in range(steps):
             step = captioner.step(fed, state, memory)
-            log_probs = step.log_probs.masked_fill(ended.unsqueeze(-1), 0.0)
+            log_probs = forbid(step.log_probs, forbidden).masked_fill(ended.unsqueeze(-1), 0.0)
             if observe is not None:
                 observe(log_probs.expand(-1, beam, -1))
             candidates = scores.unsqueeze(-1) + log_probs

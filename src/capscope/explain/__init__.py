@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 EXPLAINERS = {
     "lrp": "capscope.explain.lrp:LRP",
     "attn_lrp": "capscope.explain.attn_lrp:AttnLRP",
+    "alpha_beta_lrp": "capscope.explain.alpha_beta_lrp:AlphaBetaLRP",
     "attention": "capscope.explain.attention:Attention",
     "attention_lrp": "capscope.explain.attention:AttentionThenLRP",
     "attention_rollout": "capscope.explain.attention_rollout:AttentionRollout",

@@ -234,6 +234,12 @@ class FeatureStore:
         """Return the number of images."""
         return len(self.ids)
 
+    @property
+    def segments(self) -> int | None:
+        """Classes of the segments; None if the store has none."""
+        found = self._arrays.get("segments")
+        return None if found is None else int(found.shape[2])
+
     def __contains__(self, image_id: int) -> bool:
         """Say whether the store holds an image."""
         position = int(np.searchsorted(self._sorted, image_id))

@@ -33,7 +33,11 @@ def captioner_class(name: str) -> type[Captioner]:
 
 
 def configure(
-    name: str, kind: str, settings: Mapping[str, Any], count: int | None = None
+    name: str,
+    kind: str,
+    settings: Mapping[str, Any],
+    count: int | None = None,
+    segments: int | None = None,
 ) -> dict[str, Any]:
     """Return `settings`, those that are missing or None taken from the visual features.
 
@@ -47,10 +51,14 @@ def configure(
         Constructor arguments, as in ``systems.<name>.model`` of the parameters.
     count : int, optional
         Visual features of an image: the argument ``cells`` of a captioner that flattens them.
+    segments : int, optional
+        Classes of an image's segments: the argument ``segment_size`` of difnet.
     """
     given = {key: value for key, value in settings.items() if value is not None}
     if given.get("visual") == "flatten" and count is not None:
         given.setdefault("cells", count)
+    if name == "difnet" and segments is not None:
+        given["segment_size"] = segments
     return {**captioner_class(name).by_kind.get(kind, {}), **given}
 
 

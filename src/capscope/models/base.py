@@ -61,6 +61,8 @@ class BaseTransformer(Captioner):
         default positions are sinusoids, and cells that are all zeros are hidden.
     """
 
+    folds = True
+
     def __init__(
         self,
         vocabulary_size: int,

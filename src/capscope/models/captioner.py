@@ -73,6 +73,8 @@ class Captioner(nn.Module, ABC):
     vocabulary_size: int
     attends: ClassVar[bool] = True
     """Whether it has attention over visual features."""
+    folds: ClassVar[bool] = False
+    """Whether `hidden` takes K captions of each image, (B K, T), and encodes an image once."""
     by_kind: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Constructor arguments that follow from the kind of visual features (grid, regions)."""
 

@@ -301,9 +301,9 @@ class AttentionPass:
         else:
             spread = rows.dense(shared.transpose(1, 2)).permute(0, 3, 2, 1, 4)  # (B, h, n, K, d)
             values = self.weights.transpose(2, 3) @ spread.flatten(3)
-            values = values.unflatten(3, spread.shape[3:]).transpose(2, 3)
+            values = values.view(*values.shape[:3], *spread.shape[3:]).transpose(2, 3)
             across = rows.dense(scores.transpose(1, 2)).permute(0, 3, 1, 4, 2)  # (B, h, K, N, n)
-            keys = (across.flatten(2, 3) @ self.q).unflatten(2, across.shape[2:4])
+            keys = (across.flatten(2, 3) @ self.q).view(*across.shape[:4], -1)
         return Attended(
             query.transpose(1, 2).flatten(2),
             self._merged(keys * self.k.unsqueeze(2)),

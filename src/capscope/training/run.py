@@ -116,7 +116,7 @@ def train_run(
         config = {
             "vocabulary_size": len(vocabulary),
             "feature_size": store.dim,
-            **configure(name, store.kind, settings["model"], store.count),
+            **configure(name, store.kind, settings["model"], store.count, store.segments),
         }
         captioner, history = build(name, **config), None
         if from_dir is not None:

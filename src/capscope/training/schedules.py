@@ -21,13 +21,15 @@ class Schedule:
 
     Attributes
     ----------
-    name : {"one_cycle", "plateau", "halving", "constant", "step", "noam"}
+    name : {"one_cycle", "plateau", "halving", "constant", "step", "noam", "difnet"}
         ``one_cycle`` rises and falls by half cosines (Smith and Topin 2018); ``plateau`` is the
         published rule: times 0.8 after 2 epochs without a better CIDEr, while above 2e-5;
         ``halving`` is torch's: times 0.5 after more than 3 epochs without a better score;
         ``step`` is times `decay` after each `every` epochs; ``noam`` rises in a line for `warm_up`
         steps, then falls with the root of the step (Vaswani et al. 2017, eq. 3; its peak, H^-0.5
-        warm_up^-0.5 times a factor, is `highest`).
+        warm_up^-0.5 times a factor, is `highest`); ``difnet`` goes by epochs: quarters of `highest`
+        up to all of it in the fourth, a fifth from the eleventh on, a twenty-fifth from the
+        thirteenth (Wu et al. 2022).
     highest : float
         The largest rate.
     steps : int
@@ -63,6 +65,9 @@ class Schedule:
         if self.name == "noam":
             ahead = (step + 1) / self.warm_up
             return float(self.highest * min(ahead**-0.5, ahead))
+        if self.name == "difnet":
+            epoch = step * self.epochs // self.steps
+            return self.highest * _by_epoch(epoch)
         return self.rate
 
     def observe(self, score: float) -> None:
@@ -91,6 +96,15 @@ def sampling_probability(
     if epoch <= start or start < 0 or (parity and start == 0):
         return 0.0
     return min(increase * ((epoch - start) // every), most)
+
+
+def _by_epoch(epoch: int) -> float:
+    """Return the share of the highest rate in epoch 0, 1, ... of DIFNet."""
+    if epoch < 3:
+        return (epoch + 1) / 4
+    if epoch < 10:
+        return 1.0
+    return 0.2 if epoch < 12 else 0.04
 
 
 def _one_cycle(progress: float) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from capscope.decoding.ended_beam import ended_beam_search
 from capscope.decoding.hypothesis import searching
 from capscope.decoding.sampling import Choose, argmax, drawn, roll_out
 from capscope.errors import CapscopeError
@@ -28,6 +29,9 @@ class SelfCritical(Stage):
     one teacher-forced pass gives their log-probabilities: the gradient is that of the expected
     reward. With it (published), dropout is on while captions are drawn, and gradient flows back
     through the very steps that drew them.
+
+    With ``draw: beam`` the captions are the best of a beam of ``samples`` (Cornia et al. 2020), and
+    dropout, if any, is on in the teacher-forced pass alone.
     """
 
     unit = "image"
@@ -87,26 +91,37 @@ class SelfCritical(Stage):
                 spoken, _ = self._say(self.captioner, features, argmax, 1)
             baseline = self._score(spoken, batch)
             measures["baseline"] = float(baseline.mean())
+        elif self.settings["baseline"] == "mean":
+            baseline = scores.mean(1, keepdim=True)
         else:
             baseline = (scores.sum(1, keepdim=True) - scores) / (samples - 1)
         loss = self_critical_loss(
-            log_probs, words, (scores - baseline).flatten(), end=self.corpus.vocabulary.end
+            log_probs,
+            words,
+            (scores - baseline).flatten(),
+            end=self.corpus.vocabulary.end,
+            per=self.settings.get("per", "word"),
         )
         return Outcome(loss, len(words), measures)
 
     def _draw(self, features: Features, samples: int) -> tuple[Tensor, Tensor]:
         """Draw captions: ids (B, K, T), and log-probabilities (B K, T) with gradient."""
-        if self.settings["dropout"]:
+        beam = self.settings.get("draw", "samples") == "beam"
+        if self.settings["dropout"] and not beam:
             with over_steps(self.policy):
                 word_ids, log_probs = self._say(self.policy, features, drawn(), samples)
             return word_ids, log_probs.flatten(0, 1)
-        with searching(self.policy):
-            word_ids, _ = self._say(self.policy, features, drawn(), samples)
-        rows = torch.arange(len(word_ids)).repeat_interleave(samples)
+        if beam:
+            word_ids = self._best(features, samples)
+        else:
+            with searching(self.policy):
+                word_ids, _ = self._say(self.policy, features, drawn(), samples)
+        if not self.policy.folds:
+            features = features.select(torch.arange(len(word_ids)).repeat_interleave(samples))
         training = self.policy.training
         log_probs = caption_log_probs(
-            self.policy.eval(),
-            features.select(rows),
+            self.policy.train(self.settings["dropout"]),
+            features,
             word_ids.flatten(0, 1),
             start=self.corpus.first_word,
             end=self.corpus.vocabulary.end,
@@ -114,6 +129,18 @@ class SelfCritical(Stage):
         )
         self.policy.train(training)
         return word_ids, log_probs
+
+    def _best(self, features: Features, samples: int) -> Tensor:
+        """Return the captions (B, K, T) of a beam."""
+        return ended_beam_search(
+            self.policy,
+            features,
+            start=self.corpus.first_word,
+            end=self.corpus.vocabulary.end,
+            beam=samples,
+            steps=self.steps,
+            forbidden=self.forbidden,
+        ).word_ids
 
     def _say(
         self, captioner: Captioner, features: Features, choose: Choose, rows: int
