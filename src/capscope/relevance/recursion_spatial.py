@@ -177,7 +177,8 @@ class _Spatial(Recursion):
                 found: Tensor = x * scaled
                 return found
             self.lose("bias", quotient * layer.bias)
-            return x * (scaled - scaled.mean(-1, keepdim=True))
+            centred: Tensor = x * (scaled - scaled.mean(-1, keepdim=True))
+            return centred
 
         return y, back
 

@@ -78,3 +78,34 @@ def epoch_batches(
         window = window[np.argsort(lengths[window], kind="stable")]
         batches += [window[at : at + batch_size] for at in range(0, len(window), batch_size)]
     return [batches[place] for place in generator.permutation(len(batches))]
+
+
+def image_batches(
+    rows: Rows, image_ids: Rows, batch_size: int, count: int, *, seed: int, epoch: int
+) -> list[Rows]:
+    """Shuffle the images of an epoch into batches, `count` references of each behind each other.
+
+    Of more references, a random run of `count` neighbours is taken; of fewer, `count` are drawn,
+    with replacement (as self-critical captioning programs load them). Images that do not fill a
+    batch make a smaller one.
+
+    Parameters
+    ----------
+    rows, image_ids : ndarray (M,)
+        References, and the image of each; those of an image follow each other.
+    batch_size : int
+        References in a batch; a multiple of `count`, or it is rounded down to one.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    ends = np.flatnonzero(image_ids[1:] != image_ids[:-1]) + 1
+    images = np.split(rows, ends)
+    chosen = []
+    for place in generator.permutation(len(images)):
+        own = images[place]
+        if len(own) < count:
+            chosen.append(generator.choice(own, count))
+        else:
+            first = generator.integers(len(own) - count + 1)
+            chosen.append(own[first : first + count])
+    size = max(1, batch_size // count)
+    return [np.concatenate(chosen[at : at + size]) for at in range(0, len(chosen), size)]

@@ -10,7 +10,14 @@ import torch
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
-from capscope.training.batches import CaptionBatch, Rows, epoch_batches, frame, image_of_row
+from capscope.training.batches import (
+    CaptionBatch,
+    Rows,
+    epoch_batches,
+    frame,
+    image_batches,
+    image_of_row,
+)
 from capscope.training.objectives import cross_entropy
 from capscope.training.schedules import sampling_probability
 from capscope.training.stages.stage import Corpus, Outcome, Stage
@@ -23,7 +30,8 @@ class CrossEntropy(Stage):
     the references as they come, in the same batches each epoch; ``last_batch: drop`` leaves those
     out that do not fill a batch; ``per: caption`` divides the loss by the number of references;
     ``label_smoothing`` and ``smoothing_mass`` are those of `word_loss`. ``scheduled_sampling`` is a
-    probability, or the arguments of `sampling_probability`.
+    probability, or the arguments of `sampling_probability`. ``captions_per_image`` batches so many
+    references of each image, which captioners that fold encode once.
     """
 
     unit = "caption"
@@ -43,6 +51,10 @@ class CrossEntropy(Stage):
     def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[Rows]:
         """Return rows of references: of similar length, or as they come."""
         rows = self.corpus.rows
+        count = self.settings.get("captions_per_image")
+        if count:
+            ids = self._images[rows]
+            return image_batches(rows, ids, batch_size, count, seed=seed, epoch=epoch)
         if self.settings.get("order") == "given":
             batches = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
         else:
@@ -62,7 +74,13 @@ class CrossEntropy(Stage):
     def read(self, batch: Rows) -> tuple[Features, CaptionBatch]:
         """Return the features of the references' images, and the references."""
         framed = frame(self.corpus.captions, batch, self.corpus.vocabulary)
-        return self.corpus.store.read(self._images[batch]), framed
+        return self.corpus.store.read(self._images[batch[:: self._folded()]]), framed
+
+    def _folded(self) -> int:
+        """Return how many references that follow each other share the features of their image."""
+        if self.captioner.folds and not self._own_words:
+            return int(self.settings.get("captions_per_image") or 1)
+        return 1
 
     def step(self, batch: Rows) -> Outcome:
         """Return -log p of the words of the batch, a mean over words or a sum a reference."""
