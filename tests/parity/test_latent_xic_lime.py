@@ -20,7 +20,7 @@ from capscope.explain.latent.published import (
     variant_masks,
     word_target,
 )
-from capscope.explain.latent.replacement import SIGMA, Constant, RejectionNoise
+from capscope.explain.latent.replacement import SIGMA, Constant, RejectionNoise, Replacement
 from capscope.features.visual import Features
 
 ABSOLUTE = 1e-5
@@ -66,7 +66,9 @@ def test_log_probabilities_and_captions_of_every_perturbation(name: str, golden:
     if VARIANTS[name].magnitude == "15":
         bounds = Golden("latent_xic/ablation.npz")
         state = np.random.RandomState(golden.meta["numpy_seed"])
-        replace = RejectionNoise(SIGMA, bounds["bounds_min"], bounds["bounds_max"], state)
+        replace: Replacement = RejectionNoise(
+            SIGMA, bounds["bounds_min"], bounds["bounds_max"], state
+        )
     else:
         replace = Constant(0.0)
     said = []

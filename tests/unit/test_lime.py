@@ -16,6 +16,11 @@ from toy_subjects import (
 )
 
 from capscope.errors import CapscopeError
+from capscope.explain import explainer_class
+from capscope.explain.latent.masks import up_to_pairs
+from capscope.explain.latent.perturbed import Perturbed
+from capscope.explain.latent.published import fit_variant, word_target
+from capscope.explain.latent.replacement import Constant
 from capscope.explain.lime import LIME, LimeSettings, similarity
 from capscope.explain.subject import Subject
 from capscope.features.visual import Features
@@ -40,9 +45,11 @@ def linear_case(count: int = 6) -> tuple[Subject, Features, Tensor]:
 def contributions(subject: Subject, features: Features, inputs: Tensor, instead: Tensor) -> Tensor:
     """Return what each cell adds to the logit of each word over what stands in its place."""
     captioner = subject.captioner
+    assert isinstance(captioner, LinearCaptioner)
     cells = features.cells[0]
     weights = captioner.words.weight[inputs[0, 1:]]
-    return weights @ captioner.projection(cells - instead).T / len(cells)
+    added: Tensor = weights @ captioner.projection(cells - instead).T / len(cells)
+    return added
 
 
 @pytest.mark.parametrize("kernel", ["none", "exponential", "cosine"])
@@ -66,6 +73,7 @@ def test_a_linear_captioner_gets_its_exact_contributions(
         "minimum": latent.min(0).values,
         "maximum": latent.max(0).values,
     }[stand_in]
+    assert isinstance(subject.captioner, LinearCaptioner)
     weights = subject.captioner.words.weight[inputs[0, 1:]]
     expected = weights @ (latent - instead).T / len(latent)
     torch.testing.assert_close(found.grid[0], expected.detach(), atol=1e-6, rtol=1e-5)
@@ -182,3 +190,32 @@ def test_settings_that_make_no_sense_are_named() -> None:
     ):
         with pytest.raises(CapscopeError, match=message):
             LIME(subject, lime=wrong).explain(None, features, inputs, torch.tensor([4]))
+
+
+@pytest.mark.parametrize("name", ["lime1", "lime2", "lime3", "lime4", "lime5"])
+def test_published_variants_point_the_right_way_unless_parity_is_asked_for(name: str) -> None:
+    subject, features = regions_subject(), some_regions(14)
+    inputs = subject.inputs(examples()[1])
+    right, again, published = (
+        explainer_class(name)(subject, parity=parity).explain(None, features, inputs, LENGTHS)
+        for parity in (False, False, True)
+    )
+    assert torch.equal(right.grid, again.grid)
+    assert right.grid[1, :, -1].eq(0).all()  # padding
+    if name == "lime1":  # all masks: nothing is drawn, and the first image has no padding
+        torch.testing.assert_close(right.grid[0], -published.grid[0])
+
+
+def test_a_published_variant_ranks_as_its_parts_do() -> None:
+    subject, features = regions_subject(), some_regions(7)
+    inputs = subject.inputs(examples()[1])
+    found = explainer_class("lime1")(subject).explain(None, features, inputs, LENGTHS)
+    masks = up_to_pairs(7)
+    start, end = int(inputs[0, 0]), VOCABULARY.end
+    own = features.select(slice(0, 1))
+    said = Perturbed(subject.captioner, own, Constant(0.0)).search(masks, start=start, end=end)
+    for t in range(4):
+        y = word_target(said.log_probs, [int(inputs[0, t + 1])])
+        coefficients = fit_variant(masks, y[:, None]).coefficients[0]
+        expected = torch.from_numpy(-coefficients).float()
+        torch.testing.assert_close(found.grid[0, t], expected, atol=1e-5, rtol=1e-4)

@@ -197,7 +197,7 @@ def _figures(
     latent, cells = (_stand_in(kind.magnitude, *pair, seed) for pair in bounds)
     perturbed = Perturbed(subject.captioner, own, latent, cells)
     rows = torch.stack([torch.zeros_like(cases[0].mask), *(case.mask for case in cases)])
-    masks, places = rows.unique(dim=0, return_inverse=True)
+    masks, places = torch.unique(rows, dim=0, return_inverse=True)
     inputs = subject.inputs(torch.tensor([caption.word_ids]))[0]
     log_probs = perturbed.word_log_probs(masks, inputs)[places]
     found = []

@@ -48,6 +48,7 @@ from capscope.explain.latent.replacement import (
     SIGMA,
     Constant,
     RejectionNoise,
+    Replacement,
     bounds_of,
 )
 from capscope.explain.subject import Subject
@@ -138,7 +139,7 @@ class LatentProgram:
 
     def _lime(self, method: str) -> Any:
         chosen = VARIANTS[method]
-        replace = Constant(0.0)
+        replace: Replacement = Constant(0.0)
         if chosen.magnitude == "15":
             low, high = self.bounds
             replace = RejectionNoise(SIGMA, low, high, np.random.RandomState(self.seed))

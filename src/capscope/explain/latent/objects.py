@@ -149,6 +149,6 @@ def match_objects(
     for name in objects:
         class_id = ids.get(name)
         detected = class_id is not None and class_id in class_ids
-        reference = list(class_ids).index(class_id) if detected else None
+        reference = class_ids.index(class_id) if class_id is not None and detected else None
         found.append(Match(name, class_id, reference))
     return found

@@ -37,10 +37,11 @@ def kernel_weights(kept: Array, kernel: str, width: float) -> Array:
         weights: Array = np.sqrt(np.exp(-(distance**2) / width**2))
         return weights
     if kernel == "cosine":
-        return 1 - distance
+        closeness: Array = 1 - distance
+        return closeness
     if kernel != "none":
         raise CapscopeError(f"unknown kernel {kernel!r}; there are: {', '.join(KERNELS)}")
-    return np.ones(len(kept))
+    return np.ones(len(kept), np.float64)
 
 
 def fit(
@@ -74,12 +75,14 @@ def fit(
         raise CapscopeError(f"unknown regression {regression!r}: {', '.join(REGRESSIONS)}")
     if selection not in SELECTIONS:
         raise CapscopeError(f"unknown selection {selection!r}: {', '.join(SELECTIONS)}")
-    weights = np.ones(len(x)) if weights is None else weights
-    total = weights.sum()
+    if weights is None:
+        weights = np.ones(len(x), np.float64)
+    total = float(weights.sum())
     centre, middle = weights @ x / total, weights @ y / total
     x, y = x - centre, y - middle
     gram, moments = (x.T * weights) @ x, (x.T * weights) @ y
     everything = np.arange(x.shape[1])
+    coefficients: Array
     if selection == "none" or selected is None or selected >= len(everything):
         coefficients = _solve(gram, moments, regression, alpha, total)
     else:
@@ -102,8 +105,7 @@ def fit(
 
 def _solve(gram: Array, moments: Array, regression: str, alpha: float, total: float) -> Array:
     if regression == "ridge":
-        found: Array = np.linalg.solve(gram + alpha * np.eye(len(gram)), moments)
-        return found
+        return np.asarray(np.linalg.solve(gram + alpha * np.eye(len(gram)), moments), np.float64)
     return np.stack([_lasso(gram / total, one / total, alpha) for one in moments.T], 1)
 
 
