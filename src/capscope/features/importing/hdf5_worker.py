@@ -54,9 +54,16 @@ def serve() -> None:
 
 
 def _array(file: Any, name: str) -> Array:
-    if name not in file:
+    link = file.get(name, getlink=True)
+    if link is None:
         raise KeyError(f"there is no dataset {name}")
+    if not isinstance(link, h5py.HardLink):
+        raise ValueError(f"{name} is a link to another place")
     dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError(f"{name} is no dataset")
+    if dataset.is_virtual or dataset.external:
+        raise ValueError(f"dataset {name} takes its values from another file")
     if dataset.dtype.kind not in "fiub" or dataset.size > LARGEST:
         raise ValueError(f"dataset {name} of type {dataset.dtype} and shape {dataset.shape}")
     return np.ascontiguousarray(dataset[()])
