@@ -54,6 +54,8 @@ class Decoding:
     published : {"lrp_ic", "spatial"}
         Whose: those of Sun et al. (2022), or those of the spatial transformer, where beams search
         by `slot_search`; with ``captions`` or ``groups`` they return all that they kept.
+    collapse : bool
+        A word that follows itself is shown once, as DIFNet's program evaluates captions.
     feed : {"words", "start"}
         ``start`` feeds the start at every step, as the published sampling of the attention LSTM;
         of ``greedy`` only.
@@ -77,6 +79,7 @@ class Decoding:
     word_twice: bool = True
     trigrams: Trigrams = "allow"
     feed: Feed = "words"
+    collapse: bool = False
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Decoding:
@@ -246,10 +249,18 @@ SEARCHES: dict[str, Search] = {
 }
 
 
+def collapsed(places: Sequence[int], words: Sequence[Any]) -> list[int]:
+    """Return those of the places of `words` whose word is not the one before."""
+    pairs = zip(places, words, [None, *words], strict=False)
+    return [place for place, word, before in pairs if word != before]
+
+
 def _shown(hypothesis: Hypothesis, vocabulary: Vocabulary, decoding: Decoding) -> Hypothesis:
     """Return a caption without special words and, if asked, without a bad ending."""
     kept = [i for i, word in enumerate(hypothesis.word_ids) if word not in vocabulary.special_ids]
     tail = hypothesis.log_probs[len(hypothesis.word_ids) :]
+    if decoding.collapse:
+        kept = collapsed(kept, [hypothesis.word_ids[i] for i in kept])
     if decoding.bad_endings != "keep" and kept:
         sentence = " ".join(vocabulary.words[hypothesis.word_ids[i]] for i in kept)
         also = AND if decoding.bad_endings == "strip" else frozenset()
