@@ -38,6 +38,7 @@ def files(folder: Path, golden: Golden, **options: Any) -> tuple[Path, Path]:
     return folder / "model.pt", folder / "infos.pkl"
 
 
+@pytest.mark.slow  # each reading of a foreign file starts a process
 @pytest.mark.parametrize("name", MODELS)
 def test_a_checkpoint_becomes_a_run_that_says_the_same_and_goes_back(
     tmp_path: Path, name: str
@@ -87,6 +88,7 @@ def test_infos_that_would_run_code_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     golden = load(MODELS[0])
     checkpoint, infos = files(tmp_path, golden, heads=HEADS)
