@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kendalltau, spearmanr
 from toy_context import SIDE, toy_context
 
 from capscope.benchmarks import measure
@@ -116,6 +117,18 @@ def test_correlations_by_hand() -> None:
     assert found["kendall x"] == pytest.approx(agree / len(pairs))
     assert dict(correlations(relevance, torch.ones(4), "x")) == {}
     assert set(dict(correlations(torch.ones(4), other, "x")).values()) == {0.0}
+
+
+def test_correlations_are_those_of_scipy_with_ties() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for count in (2, 7, 36):
+        relevance = torch.randint(0, 9, (count,), generator=generator).float()
+        other = torch.arange(count).float().div(3, rounding_mode="floor") + (count < 4)
+        if count == 2:
+            relevance, other = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+        found = dict(correlations(relevance, other, "x"))
+        assert found["spearman x"] == pytest.approx(spearmanr(relevance, other).statistic)
+        assert found["kendall x"] == pytest.approx(kendalltau(relevance, other).statistic)
 
 
 def test_features_that_tie_share_their_rank() -> None:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from scipy.stats import kendalltau, rankdata, spearmanr
+from numpy.typing import NDArray
+from scipy.stats import rankdata
 from torch import Tensor
 
 from capscope.benchmarks.context import Context, explained_captions
@@ -79,10 +80,23 @@ def correlations(relevance: Tensor, other: Tensor, label: str) -> Iterator[tuple
     """
     if len(other) < 2 or bool((other == other[0]).all()):
         return
-    flat = bool((relevance == relevance[0]).all())
-    for name, statistic in (("spearman", spearmanr), ("kendall", kendalltau)):
-        value = 0.0 if flat else float(statistic(relevance.numpy(), other.numpy()).statistic)
-        yield f"{name} {label}", value
+    first, second = relevance.double().numpy(), other.double().numpy()
+    yield f"spearman {label}", _cosine(*(_centred(rankdata(one)) for one in (first, second)))
+    yield f"kendall {label}", _cosine(*(_order_of_pairs(one) for one in (first, second)))
+
+
+def _centred(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    return ranks - ranks.mean()
+
+
+def _order_of_pairs(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sign of the difference of every pair: the cosine of two of these is tau-b."""
+    return np.sign(values[:, None] - values).ravel()
+
+
+def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    norms = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norms if norms else 0.0
 
 
 def mid_rank(relevance: Tensor, feature: int) -> float:
