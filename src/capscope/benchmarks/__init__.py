@@ -30,6 +30,7 @@ BENCHMARKS = {
     "latent_correlation": Benchmark("does relevance rank features as truth does?", "boxes"),
     "hallucination": Benchmark("does relevance tell true object words from hallucinated ones?"),
     "randomisation": Benchmark("are maps of a captioner without knowledge different?"),
+    "contribution": Benchmark("how much of a word comes from the image, how much from words?"),
     "conservation": Benchmark("how much of the relevance that was sent down arrives?"),
 }
 """Benchmarks by name; ``capscope.benchmarks.<name>.benchmark`` measures."""

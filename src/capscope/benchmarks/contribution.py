@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
-from capscope.benchmarks.measurement import Key, Scores
+from capscope.benchmarks.context import Context
+from capscope.benchmarks.measurement import Key, Measurement, Scores
 from capscope.data.vocabulary import Vocabulary
-from capscope.explain.store import StoredRelevance
+from capscope.explain.store import RelevanceStore, StoredRelevance
 from capscope.explain.words import scene_words
 
 POSITIONS = 20
@@ -23,14 +25,41 @@ KINDS = {"noun": "object", "colour": "attribute", "size": "attribute", "relation
 """Kinds of words of scenes by what they say; all others are function words."""
 
 
+def benchmark(context: Context) -> list[Measurement]:
+    """Measure the explanations of a run; see `measure_contributions`."""
+    scenes = context.params["dataset"]["reader"] == "scenes"
+    vocabulary = context.vocabulary if scenes else None
+    return measure_contributions(context.stores, vocabulary, **context.bootstrap)
+
+
+def measure_contributions(
+    stores: Sequence[RelevanceStore],
+    vocabulary: Vocabulary | None = None,
+    *,
+    resamples: int,
+    seed: int,
+) -> list[Measurement]:
+    """Say where the relevance of words comes from, for explainers that keep account of it.
+
+    Measures and kinds of words are those of `add_contributions`. Shares of many words are those of
+    their sums, each counted as positive.
+    """
+    scores = Scores()
+    for store in tqdm(stores, desc="contribution", unit="store"):
+        for row in range(len(store)):
+            key = Key(store.explainer, "grid", "all", store.split, "vision")
+            add_contributions(scores, key, store[row], vocabulary)
+    return scores.measurements(resamples, seed)
+
+
 def add_contributions(
     scores: Scores, key: Key, stored: StoredRelevance, vocabulary: Vocabulary | None = None
 ) -> None:
     """Add the shares of one caption's words to `scores`.
 
-    Measures, in shares of what a word starts with: ``vision``, ``language`` (1 - vision, or what
-    words get), ``segments`` (their part of vision), ``layer 1`` and so on (what layers of the
-    decoder send to the image); ``entropy`` of the map of a word, in nats. Kinds of words: all,
+    Measures, in shares of what a word starts with: ``vision`` (cells and segments), ``language``
+    (preceding words), ``segments`` (their part of vision), ``layer 1`` and so on (what layers of
+    the decoder send to the image); ``entropy`` of the map of a word, in nats. Kinds of words: all,
     ``position t`` from 1 on, and with the vocabulary of scenes object, attribute, relation,
     function.
     """
@@ -54,7 +83,8 @@ def add_contributions(
                 scores.add(
                     key._replace(word_kind=named, measure=measure),
                     stored.image_id,
-                    float(part[t] / start[t]),
+                    float(part[t] * start[t].sign()),
+                    float(start[t].abs()),
                 )
             scores.add(
                 key._replace(word_kind=named, measure="entropy"), stored.image_id, entropies[t]

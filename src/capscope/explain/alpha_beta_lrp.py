@@ -59,6 +59,8 @@ class AlphaBetaLRP(Explainer):
             captioner.train(training)
         words = found.embedded.sum(-1)
         account = {"start": torch.ones_like(words[..., 0]), "words": words.sum(-1)}
+        for number, layer in enumerate(found.layers, 1):
+            account[f"layer {number}"] = layer.sum((-2, -1))
         if found.cells is None:
             grid = found.encoded.sum(-1)
             account["grid"] = grid.sum(-1)

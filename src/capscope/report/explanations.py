@@ -88,6 +88,12 @@ SHOWN = {
         "Rank correlation of a noun's map with that of a captioner with new weights, and with that "
         "of another noun. Low is good, but noise is low, too.",
     ),
+    "contribution": Shown(
+        "Sources of words",
+        "Shares of a word's relevance: of vision, of segments in it, of preceding words, and of "
+        "what each layer of a transformer's decoder sends to the image; entropy of the map in "
+        "nats. They say what a captioner goes by, not which explainer is better.",
+    ),
     "conservation": Shown(
         "Conservation of relevance",
         "Error: relevance lost or gained between two places, relative to what was handed down. "
@@ -205,6 +211,15 @@ OVERVIEW = (
         "another noun",
         "lower",
         "rank correlation with the map of another noun of the caption",
+    ),
+    Column(
+        "vision",
+        "contribution",
+        "grid",
+        "all",
+        "vision",
+        "higher",
+        "share of the image in the relevance of words",
     ),
     Column(
         "error",
