@@ -86,12 +86,14 @@ def correlations(relevance: Tensor, other: Tensor, label: str) -> Iterator[tuple
 
 
 def _centred(ranks: NDArray[np.float64]) -> NDArray[np.float64]:
-    return ranks - ranks.mean()
+    centred: NDArray[np.float64] = ranks - ranks.mean()
+    return centred
 
 
 def _order_of_pairs(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the sign of the difference of every pair: the cosine of two of these is tau-b."""
-    return np.sign(values[:, None] - values).ravel()
+    signs: NDArray[np.float64] = np.sign(values[:, None] - values).ravel()
+    return signs
 
 
 def _cosine(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
