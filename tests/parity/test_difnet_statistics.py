@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 from difnet_captioners import FOLDER, load
+from torch.utils.flop_counter import FlopCounterMode
 
 from capscope.benchmarks.contribution import entropy_by_position, mean_by_position
+from capscope.features.visual import Features
+from capscope.models import build
 from capscope.models.layers.transformer import sinusoids
 from capscope.training.schedules import Schedule
 
@@ -65,3 +68,22 @@ def test_the_rate_of_each_epoch_is_the_originals() -> None:
         schedule = Schedule("difnet", 1e-4, steps * len(rates), len(rates))
         found = [schedule.at(steps * epoch + steps - 1) for epoch in range(len(rates))]
         assert found == pytest.approx(rates, rel=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["base", "difnet"])
+def test_operations_are_those_that_the_original_counts(mode: str) -> None:
+    """A multiplication and its addition are two operations here, one there."""
+    path = FOLDER / "inventory.json"
+    if not path.exists():
+        pytest.skip(f"fixture {path} is not here (CAPSCOPE_GOLDEN names another folder)")
+    listed = json.loads(path.read_text("utf-8"))["inventory"][mode]
+    shapes = {key: shape for key, (shape, _) in listed["state_dict"].items()}
+    words, hidden = shapes["decoder.word_emb.weight"]
+    size = shapes["embed_image.0.weight"][1]
+    model = build(mode, vocabulary_size=words, feature_size=size, hidden=hidden).eval()
+    features = Features(torch.rand(1, 49, size), segments=torch.rand(1, 49, 133))
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model.readout(model.hidden(features, torch.randint(4, words, (1, 10))).values)
+    by_operator = listed["fvcore_by_operator"]
+    assert counter.get_total_flops() == 2 * (by_operator["linear"] + by_operator["matmul"])

@@ -106,7 +106,8 @@ def entropy(relevance: Tensor) -> Tensor:
     """Return the entropy (T,), in nats, of the absolute relevance (T, N) of each word."""
     shares = relevance.abs()
     shares = shares / shares.sum(1, keepdim=True).clamp(min=torch.finfo(shares.dtype).tiny)
-    return torch.special.entr(shares).sum(1)
+    found: Tensor = torch.special.entr(shares).sum(1)
+    return found
 
 
 def mean_by_position(
@@ -128,7 +129,9 @@ def mean_by_position(
         totals = values.sum(1).double().numpy()[:positions]
         sums[: len(totals)] += totals
         counts += 1 if parity else np.arange(positions) < len(totals)
-    return np.divide(sums, counts, out=np.full(positions, np.nan), where=counts > 0)
+    means: NDArray[np.float64] = np.full(positions, np.nan)
+    np.divide(sums, counts, out=means, where=counts > 0)
+    return means
 
 
 def entropy_by_position(

@@ -139,10 +139,10 @@ def _run(data: bytes) -> Any:
         elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
             memo[len(memo) if argument is None else int(argument)] = stack[-1]
         elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[int(argument)])
+            stack.append(memo[int(str(argument))])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             if name == "GLOBAL":
-                module, _, called = argument.partition(" ")
+                module, _, called = str(argument).partition(" ")
             else:
                 called, module = stack.pop(), stack.pop()
             if (module, called) not in NAMED:
