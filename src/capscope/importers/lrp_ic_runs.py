@@ -15,7 +15,8 @@ from torch import Tensor
 
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
-from capscope.features.grid import EXTRACTOR_FILE, LAYERS, WEIGHTS_FILE, GridExtractor
+from capscope.features.extractor import EXTRACTOR_FILES
+from capscope.features.grid import EXTRACTOR_FILE, LAYERS, GridExtractor
 from capscope.features.store import FeatureStore
 from capscope.features.vgg import VGG, VGG16, plan_of
 from capscope.files import (
@@ -42,7 +43,6 @@ from capscope.tensors import fit, read_foreign, write_tensors
 
 SPECIAL = {"pad": "<pad>", "start": "<start>", "end": "<end>", "unk": "<unk>"}
 DECODING = {"method": "beam", "beam": 3, "max_length": 20, "batch_size": 32}
-EXTRACTOR_FILES = (EXTRACTOR_FILE, WEIGHTS_FILE)
 WIDTH = "AdaAttention.W_v_proj.weight"
 
 

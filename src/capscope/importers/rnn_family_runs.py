@@ -16,7 +16,8 @@ from capscope.data.coco_pt import SPECIAL, read_coco_pt
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
 from capscope.features.classifier import CUTS, cut
-from capscope.features.grid import EXTRACTOR_FILE, WEIGHTS_FILE, GridExtractor
+from capscope.features.extractor import EXTRACTOR_FILES
+from capscope.features.grid import GridExtractor
 from capscope.files import (
     MANIFEST,
     read_json,
@@ -86,7 +87,7 @@ def import_run(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / MANIFEST).unlink(missing_ok=True)
-        for name in (EXTRACTOR_FILE, WEIGHTS_FILE):
+        for name in EXTRACTOR_FILES:
             (out / name).unlink(missing_ok=True)
         write_tensors(out / MODEL_FILE, model.state_dict())
         if extractor is not None:

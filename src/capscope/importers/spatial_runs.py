@@ -15,6 +15,7 @@ import torch
 from capscope.data.labels import numbered_words, read_vocabulary
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
+from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.store import FeatureStore
 from capscope.files import (
     MANIFEST,
@@ -109,6 +110,8 @@ def import_run(
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         (out / MANIFEST).unlink(missing_ok=True)
+        for file in EXTRACTOR_FILES:
+            (out / file).unlink(missing_ok=True)
         write_tensors(out / MODEL_FILE, model.state_dict())
         info = {
             "captioner": name,
