@@ -16,8 +16,8 @@ from capscope.data.flickr_entities import (
     read_annotation,
     read_phrases,
 )
-from capscope.data.prepare import prepare_dataset
 from capscope.data.naming import coco_words, flickr30k_words
+from capscope.data.prepare import prepare_dataset
 from capscope.errors import CapscopeError
 from capscope.metrics.truth import read_truth
 
