@@ -46,7 +46,8 @@ class _Type:
 
     def build(self, state: Any) -> None:
         """Take the byte order, the second of the entries that NumPy keeps."""
-        self.dtype = self.dtype.newbyteorder(str(state[1]).replace("|", "="))
+        order: Any = str(state[1]).replace("|", "=")
+        self.dtype = self.dtype.newbyteorder(order)
 
 
 class _Array:
@@ -100,6 +101,9 @@ def load_pickled_arrays(stream: IO[bytes]) -> Any:
 def _run(stream: IO[bytes]) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    argument: Any
+    collections: dict[str, Callable[[list[Any]], Any]]
+    collections = {"TUPLE": tuple, "LIST": list, "DICT": _pairs}
     for opcode, argument, _ in pickletools.genops(stream):
         name = opcode.name
         if name in NUMBERS_AND_TEXTS:
@@ -118,10 +122,8 @@ def _run(stream: IO[bytes]) -> Any:
             stack.pop()
         elif name == "DUP":
             stack.append(stack[-1])
-        elif name in ("TUPLE", "LIST", "DICT"):
-            items = _since_mark(stack)
-            made = {"TUPLE": tuple, "LIST": list, "DICT": _pairs}[name](items)
-            stack.append(made)
+        elif name in collections:
+            stack.append(collections[name](_since_mark(stack)))
         elif name in ("APPEND", "APPENDS"):
             items = [stack.pop()] if name == "APPEND" else _since_mark(stack)
             _a(list, stack[-1]).extend(items)
@@ -202,7 +204,7 @@ def _bytes(data: Any) -> Any:
 
 
 def _text(data: Any) -> str:
-    return data.decode("ascii") if isinstance(data, bytes) else _a(str, data)  # type: ignore[no-any-return]
+    return data.decode("ascii") if isinstance(data, bytes) else str(_a(str, data))
 
 
 def _a(kind: Any, value: Any) -> Any:
