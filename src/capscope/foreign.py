@@ -41,6 +41,11 @@ IGNORED = (
     *(f"torch.optim.{name.lower()}.{name}" for name in ("Adam", "AdamW", "SGD", "RMSprop")),
     "torch.optim.lr_scheduler.StepLR",
     "torch.optim.lr_scheduler.ReduceLROnPlateau",
+    # States of NumPy's random numbers, which checkpoints of training keep.
+    *(f"numpy.{place}.multiarray._reconstruct" for place in ("core", "_core")),
+    "numpy.ndarray",
+    "numpy.dtype",
+    "_codecs.encode",
 )
 """Classes whose pickled objects are passed over: nothing of them is made."""
 

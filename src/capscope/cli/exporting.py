@@ -71,6 +71,22 @@ def spatial(run_dir: Path, checkpoint: Path, words: Path) -> None:
     export_run(run_dir, checkpoint, words)
 
 
+@command.command("difnet")
+@click.option("--run", "run_dir", type=FOLDER, required=True, help="A trained or imported run.")
+@click.option("--checkpoint", type=FILE, required=True, help="Checkpoint to write.")
+@click.option(
+    "--mode",
+    type=click.Choice(["base", "base_lrp", "difnet", "difnet_lrp"]),
+    required=True,
+    help="The original's mode that is to read it.",
+)
+def difnet(run_dir: Path, checkpoint: Path, mode: str) -> None:
+    """Export a run for DIFNet's program."""
+    from capscope.importers.difnet_runs import export_run
+
+    export_run(run_dir, checkpoint, mode)
+
+
 @command.command("labels")
 @params_options
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")

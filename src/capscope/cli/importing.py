@@ -149,3 +149,25 @@ def spatial(
         grid_mode=grid_mode,
         store_dir=store_dir,
     )
+
+
+@command.command("difnet")
+@click.option("--checkpoint", type=FILE, required=True, help="PyTorch file with a state_dict.")
+@click.option(
+    "--vocabulary", type=FILE, required=True, help="The vocab.pkl; read without unpickling it."
+)
+@click.option("--heads", default=8, show_default=True, help="Heads, which no tensor tells.")
+@click.option("--store", "store_dir", type=FOLDER, help="A feature store to check it against.")
+@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+def difnet(
+    checkpoint: Path, vocabulary: Path, heads: int, store_dir: Path | None, out: Path
+) -> None:
+    """Import a checkpoint of DIFNet (Wu and others, 2022), of any of its modes.
+
+    \b
+    capscope import difnet --checkpoint DIFNet_lrp.pth --vocabulary vocab.pkl \\
+        --out results/imported/difnet
+    """
+    from capscope.importers.difnet_runs import import_run
+
+    import_run(checkpoint, vocabulary, out, heads=heads, store_dir=store_dir)
