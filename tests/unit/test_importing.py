@@ -97,6 +97,19 @@ def test_six_columns_in_several_files_are_one_store(tmp_path: Path, data: Path) 
     assert store.regions(7).class_ids is None
 
 
+def test_the_extractor_of_other_features_goes_with_them(tmp_path: Path, data: Path) -> None:
+    path = tmp_path / "store" / "extractor.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    lines = [six_columns(image_id, drawn(0)) for image_id in NAMES]
+    source = write_tsv(tmp_path / "a.tsv", lines)
+    with pytest.raises(CapscopeError):
+        imported(tmp_path, ("tsv", tmp_path / "none.tsv"))
+    assert path.exists()
+    imported(tmp_path, source)
+    assert not path.exists()
+
+
 def test_images_of_other_data_are_counted_and_left_out(tmp_path: Path, data: Path) -> None:
     lines = [six_columns(image_id, drawn(image_id)) for image_id in (*NAMES, 1000, 2000)]
     store = imported(tmp_path, write_tsv(tmp_path / "a.tsv", lines))

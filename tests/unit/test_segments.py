@@ -288,3 +288,6 @@ def test_segments_are_added_to_regions_too(tmp_path: Path) -> None:
     assert store.attributes["class_names"] == ["a"]
     (segments,) = store.read([40]).segments  # type: ignore[misc]
     torch.testing.assert_close(segments, slow_pool(expected[40], 133, (7, 7)))
+    whole = (tmp_path / "both" / "features.h5").read_bytes()
+    import_features(sources, tmp_path / "data", params(), tmp_path / "kept")  # into itself
+    assert FeatureStore.open(tmp_path / "kept").path.read_bytes() == whole

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from capscope.data.annotations import Dataset, Image, Skipped, open_dataset
 from capscope.data.karpathy import SKIPPED_FILE, write_skipped
 from capscope.errors import CapscopeError
+from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.importing.grids import Hdf5Grids, NpzGrids
 from capscope.features.importing.kept import KeptStore
 from capscope.features.importing.labels import LabelSource, ModelLabels, PanopticLabels, SceneMasks
@@ -94,7 +95,6 @@ def import_features(
     """
     dataset = open_dataset(data_dir, params)
     policy = params["dataset"]["on_unreadable"]
-    (out / MANIFEST).unlink(missing_ok=True)
     with ExitStack() as stack:
         job = _Job(sources, dataset, params, parity)
         stack.callback(job.close)
@@ -110,6 +110,10 @@ def import_features(
             )
         skipped += [Skipped(image.id, image.file, "no features") for image in missing]
         chosen = list(found.values())
+        (out / MANIFEST).unlink(missing_ok=True)  # not before: a store may be its own source
+        if sources[0][0] != KEPT:
+            for name in EXTRACTOR_FILES:  # of an extraction before; these features are not its
+                (out / name).unlink(missing_ok=True)
         try:
             job.write(out, chosen)
         except DamagedFeaturesError:
