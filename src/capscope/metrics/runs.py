@@ -100,7 +100,7 @@ def score(
             ours = [(run, texts) for run, texts in captions if run.split == split]
             if human:
                 rows += _score_humans(images, references, truth, scorer)
-            rows += _score_split(images, references, ours, truth, scorer(references))
+            rows += _score_split(images, ours, truth, scorer(references))
     return rows
 
 
@@ -158,7 +158,6 @@ def _score_humans(
 
 def _score_split(
     images: Sequence[Image],
-    references: Sequence[Sequence[str]],
     runs: Sequence[tuple[Captions, list[str]]],
     truth: ObjectTruth | None,
     scorer: CaptionScorer,
