@@ -163,6 +163,33 @@ def test_a_reinforced_row_says_what_was_rewarded(results, tmp_path):
     assert any(line.startswith('gridtd scst (seed 1),"end token both') for line in table)
 
 
+def test_seeds_and_object_words_of_a_reinforced_system_say_so_too(results, tmp_path):
+    scores = results[0] / "scores"
+    head, *lines = (scores / "captions.csv").read_text().splitlines()
+    for stage, signature in (("xe", ""), ("scst", '"df training, baseline greedy"')):
+        lines.append(
+            f"toy,gridtd,{stage},1,test,word_f1,0.5,,,,2,higher,f; the words: a,{signature}"
+        )
+    rows = [line if line.count("word_f1") else f"{line}," for line in lines]
+    (scores / "captions.csv").write_text("\n".join([f"{head},signature", *rows]) + "\n")
+    with (scores / "seeds.csv").open("a") as stream:
+        stream.write(
+            'toy,test,gridtd,scst,CIDEr,2,2.6,0.5,2.4,2.6,"df training, baseline greedy"\n'
+        )
+    report(results, tmp_path)
+    tables = tmp_path / "out" / "tables"
+    assert (tables / "seeds_test.csv").read_text().splitlines() == [
+        "system,seeds,reward,CIDEr",
+        "gridtd xe,2,-,2.500 ± 0.125",
+        'gridtd scst,2,"df training, baseline greedy",2.600 ± 0.500',
+    ]
+    assert (tables / "object_words_test.csv").read_text().splitlines() == [
+        "words,system,reward,F1",
+        "published list,gridtd xe (seed 1),-,0.500",
+        'published list,gridtd scst (seed 1),"df training, baseline greedy",0.500',
+    ]
+
+
 def test_lists_of_object_words_are_rows_of_a_table_of_their_own(results, tmp_path):
     folder, _ = results
     means = {"word_precision": 0.5, "word_recall": 0.25, "word_f1": 0.375}

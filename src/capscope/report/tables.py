@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from capscope.report.explanations import explanation_tables
-from capscope.report.object_words import is_of_words, object_word_tables
+from capscope.report.object_words import is_of_words, object_word_tables, reward_of
 from capscope.report.results import Results
 from capscope.report.stages import stage_tables
 from capscope.report.table import Table
@@ -62,12 +62,14 @@ def _seeds(results: Results) -> Iterator[Table]:
     several = several[~several["metric"].map(is_of_words).astype(bool)]
     for split, rows in several.groupby("split", sort=False):
         lines = []
+        rewarded = bool(rows["signature"].notna().any())
         for (system, stage), group in rows.groupby(["system", "stage"], sort=False):
             values = group.set_index("metric")
-            cells = {m: f"{v['mean']:.3f} ± {v['sd']:.3f}" for m, v in values.iterrows()}
-            lines.append(
-                {"system": f"{system} {stage}", "seeds": str(max(group["seeds"])), **cells}
-            )
+            cells = {str(m): f"{v['mean']:.3f} ± {v['sd']:.3f}" for m, v in values.iterrows()}
+            line = {"system": f"{system} {stage}", "seeds": str(max(group["seeds"]))}
+            if rewarded:
+                line["reward"] = "-"
+            lines.append(line | reward_of(group) | cells)
         note = "Mean and standard deviation over seeds: what training anew changes."
         frame = pd.DataFrame(lines).fillna("-")
         yield Table(f"seeds_{split}", f"Captions over seeds, {split}", note, frame)
