@@ -1,9 +1,13 @@
 """The base transformer and DIFNet: masks, positions, captions of one image, errors; ended beams."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
+from capscope.data.vocabulary import Vocabulary
 from capscope.decoding.ended_beam import ended_beam_search
+from capscope.decoding.methods import search_images
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models import build
@@ -114,3 +118,17 @@ def test_ended_beams_are_those_of_a_plain_search(forbidden):
         assert [one.score for one in hypotheses] == pytest.approx(
             [score for _, score in live], abs=1e-4
         )
+
+
+def test_the_published_search_is_a_parameter():
+    model, features = captioner(), images(3)
+    words = Vocabulary(("<unk>", "<pad>", "<bos>", "<eos>", *"abcde"), 1, 2, 3, 0)
+    settings = {"beam": 3, "max_length": 5, "captions": 2, "parity": True, "published": "difnet"}
+    found = search_images(model, features, words, settings)
+    expected = ended_beam_search(model, features, start=2, end=END, beam=3, steps=5)
+    for image, theirs in zip(found, expected.hypotheses(END), strict=True):
+        assert [one.score for one in image] == [one.score for one in theirs[:2]]
+    repeated = search_images(model, features, words, {**settings, "collapse": True})
+    for image in repeated:
+        for caption in image:
+            assert all(a != b for a, b in pairwise(caption.word_ids))

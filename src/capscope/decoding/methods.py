@@ -12,6 +12,7 @@ import torch
 from capscope.data.vocabulary import Vocabulary
 from capscope.decoding.beam import LengthPenalty, beam_search, length_divisor
 from capscope.decoding.diverse import diverse_beam_search
+from capscope.decoding.ended_beam import ended_beam_search
 from capscope.decoding.endings import strip_bad_endings
 from capscope.decoding.hypothesis import Hypothesis
 from capscope.decoding.repetition import Trigrams, Unrepeating
@@ -51,9 +52,10 @@ class Decoding:
         Whether a caption loses trailing words that no sentence ends with.
     parity : bool
         The published rules; special words may be said, but are not shown.
-    published : {"lrp_ic", "spatial"}
+    published : {"lrp_ic", "spatial", "difnet"}
         Whose: those of Sun et al. (2022), or those of the spatial transformer, where beams search
-        by `slot_search`; with ``captions`` or ``groups`` they return all that they kept.
+        by `slot_search` (with ``captions`` or ``groups`` they return all that they kept), or those
+        of DIFNet, by `ended_beam_search`, the end being one of `max_length` words.
     collapse : bool
         A word that follows itself is shown once, as DIFNet's program evaluates captions.
     feed : {"words", "start"}
@@ -160,6 +162,17 @@ def _beam(
 ) -> list[list[Hypothesis]]:
     if decoding.parity and decoding.published == "spatial":
         return _slots(captioner, features, decoding, common, 1)
+    if decoding.parity and decoding.published == "difnet":
+        found = ended_beam_search(
+            captioner,
+            features,
+            start=common["start"],
+            end=common["end"],
+            beam=decoding.beam,
+            steps=decoding.max_length,
+            forbidden=common["forbidden"],
+        )
+        return [image[: decoding.captions] for image in found.hypotheses(common["end"])]
     return beam_search(
         captioner,
         features,
