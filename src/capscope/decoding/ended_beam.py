@@ -90,11 +90,14 @@ def ended_beam_search(
         state, fed = captioner.start(memory), torch.full((batch, 1), start, device=device)
         for t in range(steps):
             step = captioner.step(fed, state, memory)
-            log_probs = forbid(step.log_probs, forbidden).masked_fill(ended.unsqueeze(-1), 0.0)
+            log_probs, any_ended = forbid(step.log_probs, forbidden), bool(ended.any())
+            if any_ended:
+                log_probs = log_probs.masked_fill(ended.unsqueeze(-1), 0.0)
             if observe is not None:
                 observe(log_probs.expand(-1, beam, -1))
             candidates = scores.unsqueeze(-1) + log_probs
-            candidates[..., 1:] = candidates[..., 1:].masked_fill(ended.unsqueeze(-1), -torch.inf)
+            if any_ended:
+                candidates[..., 1:].masked_fill_(ended.unsqueeze(-1), -torch.inf)
             vocabulary = candidates.shape[-1]
             scores, order = candidates.flatten(1).topk(beam)
             parents, chosen = order // vocabulary, order % vocabulary
