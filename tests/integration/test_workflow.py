@@ -52,6 +52,10 @@ def test_nothing_is_left_to_do_after_a_run(finished):
             {"build_vocabulary", "train_captioner", *RULES},
         ),
         ({"features": {"grid": {"batch_size": 9}}}, {"extract_grid", "train_captioner", *RULES}),
+        (
+            {"features": {"imported": {"grid": [{"format": "store", "path": "params.yaml"}]}}},
+            {"extract_grid", "train_captioner", *RULES},
+        ),
         ({"features": {"shards": 2}}, {"extract_shard", "extract_grid", "train_captioner", *RULES}),
         (
             {"backbone": {"epochs": 2}},

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -67,7 +68,19 @@ EXTRACTION = {
     for kind in ("grid", "regions")
 }
 SHARDS = config["features"]["shards"]
-GATHER = "--gather" if SHARDS > 1 else ""
+GATHER = dict.fromkeys(EXTRACTION, "--gather" if SHARDS > 1 else "")
+
+# Features of others take the place of extracted ones.
+IMPORTED = {kind: sources for kind, sources in config["features"]["imported"].items() if sources}
+for kind, sources in IMPORTED.items():
+    files = [str(expand_path(source["path"])) for source in sources]
+    NETWORKS[kind] = files
+    NETWORK_OPTIONS[kind] = " ".join(
+        f"--import {source['format']} {shlex.quote(file)}"
+        for source, file in zip(sources, files, strict=True)
+    )
+    EXTRACTION[kind] = [sources, config["dataset"]["on_unreadable"]]
+    GATHER[kind] = ""
 
 
 scattergather:
@@ -80,7 +93,9 @@ HAS = {"captions": True, "boxes": MASKED, "scenes": READER == "scenes"}
 MEASURES = [
     measure for measure in config["benchmarks"]["measures"] if HAS[BENCHMARKS[measure].needs]
 ]
-MEASURES = [m for m in MEASURES if m != "removal" or config["benchmarks"]["removal_images"]]
+# A scene that is drawn again needs the network that the features came from.
+REDRAWN = config["benchmarks"]["removal_images"] and not IMPORTED
+MEASURES = [measure for measure in MEASURES if measure != "removal" or REDRAWN]
 
 DATA = [f"results/{DATASET}/data/manifest.json"]
 FEATURES = [
@@ -158,7 +173,7 @@ def sources(wildcards):
 
 def shards_of(kind):
     """Return what the shards of an extraction leave; a single job has none."""
-    if SHARDS == 1:
+    if SHARDS == 1 or kind in IMPORTED:
         return []
     return gather.shards(
         f"results/{{{{dataset}}}}/features/{kind}/shards/{{scatteritem}}/manifest.json"

@@ -76,7 +76,7 @@ rule extract_grid:
     params:
         data=subpath(input.data, parent=True),
         network=NETWORK_OPTIONS["grid"],
-        gather=GATHER,
+        gather=GATHER["grid"],
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
         settings=EXTRACTION["grid"],
@@ -134,7 +134,7 @@ rule extract_regions:
     params:
         data=subpath(input.data, parent=True),
         network=NETWORK_OPTIONS["regions"],
-        gather=GATHER,
+        gather=GATHER["regions"],
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
         settings=EXTRACTION["regions"],

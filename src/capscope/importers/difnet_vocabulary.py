@@ -65,6 +65,8 @@ def read_vocabulary(path: Path) -> Loaded:
     CapscopeError
         The file is too large, damaged, names what no vocabulary needs, or holds none.
     """
+    if not path.is_file():
+        raise CapscopeError(f"{path} does not exist, or is no file")
     if path.stat().st_size > LARGEST:
         raise CapscopeError(f"{path} is larger than any vocabulary: {path.stat().st_size} bytes")
     try:

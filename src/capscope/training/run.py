@@ -17,6 +17,7 @@ from capscope.data.captions import EncodedCaptions, open_captions
 from capscope.data.vocabulary import Vocabulary
 from capscope.decoding.captions import caption_split
 from capscope.errors import CapscopeError
+from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.store import FeatureStore
 from capscope.features.visual import FeatureSource
 from capscope.files import (
@@ -48,7 +49,6 @@ from capscope.training.state import BEST_FILE, Progress
 
 LAST_FILE = "last.safetensors"
 METRICS_FILE = "metrics.csv"
-EXTRACTOR_FILES = ("extractor.json", "extractor.safetensors", "segments.safetensors")
 
 
 def train_run(
