@@ -43,6 +43,7 @@ def saved(golden: Golden, folder: Path, extra: int = 0) -> list[str]:
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.slow
 def test_a_checkpoint_becomes_a_run_that_says_the_same_and_goes_back(
     name: str, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_a_vocabulary_of_another_training_is_an_error(tmp_path: Path) -> None:
     assert "not of one training" in str(result.exception) + result.output
 
 
+@pytest.mark.slow
 def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
     golden = load(MODELS[0])
     options = [*saved(golden, tmp_path), "--out", str(tmp_path / "run")]

@@ -132,6 +132,7 @@ def ablations() -> list[str]:
     return [key.removesuffix("/calls") for key in golden.arrays.files if key.endswith("/calls")]
 
 
+@pytest.mark.slow
 def test_ablation_of_every_type_and_method() -> None:
     golden = Golden("latent_xic/ablation.npz")
     captioner, cells = latent_captioner()

@@ -52,6 +52,7 @@ def imported(golden: Golden, checkpoint: Path, wordmap: Path, out: Path) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_checkpoint_is_a_run_and_a_run_a_checkpoint(kind: str, tmp_path: Path) -> None:
     golden = Golden(f"lrp_ic/{kind}.npz")
     if len({golden.meta["dims"].get(side) for side in "HW"}) > 1:

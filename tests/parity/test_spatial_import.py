@@ -70,6 +70,7 @@ def test_a_checkpoint_becomes_a_run_that_says_the_same_and_goes_back(
 
 
 @pytest.mark.parametrize("name", SHOW_TELL)
+@pytest.mark.slow
 def test_the_baseline_becomes_a_run(tmp_path: Path, name: str) -> None:
     checkpoint, infos = files(tmp_path, load(name), caption_model="show_tell")
     import_run(checkpoint, tmp_path / "run", infos=infos)

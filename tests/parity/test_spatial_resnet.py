@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from image_networks import Golden
 from PIL import Image as Pillow
@@ -45,6 +46,7 @@ def weights(name: str, offset: int) -> dict[str, Tensor]:
     return state
 
 
+@pytest.mark.slow
 def test_pooled_maps_and_their_mean(tmp_path: Path) -> None:
     golden = Golden(FILE)
     assert golden.meta["att_size"]

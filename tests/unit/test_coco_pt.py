@@ -191,6 +191,7 @@ class Canary:
 @pytest.mark.parametrize(
     "save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))]
 )
+@pytest.mark.slow
 def test_code_in_the_file_is_not_run(path, capfd, save, separate):
     save({**content(), "more": Canary()}, path)
     with pytest.raises(CapscopeError, match="was not loaded"):

@@ -183,6 +183,7 @@ def test_the_gain_is_from_zero_activations_and_from_the_mean_colour() -> None:
                 compare(account[place], gained[:, t], t)
 
 
+@pytest.mark.slow
 def test_integrated_gradients_equal_the_mean_of_many_gradients_on_the_way() -> None:
     subject = toy_subject()
     images, word_ids = examples()

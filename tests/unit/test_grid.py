@@ -47,6 +47,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "grids"),
     [("squeezenet1_0", {64: (3, 3), 224: (13, 13)}), ("vgg16", {64: (4, 4), 224: (14, 14)})],
 )
+@pytest.mark.slow
 def test_cells_are_the_maps_of_torchvision_row_by_row(
     weights: Path, name: str, grids: dict[int, tuple[int, int]]
 ) -> None:
@@ -68,6 +69,7 @@ def test_cells_are_the_maps_of_torchvision_row_by_row(
     torch.testing.assert_close(small.to_maps(cells), maps)
 
 
+@pytest.mark.slow
 def test_the_network_is_plain_frozen_and_can_be_traced(weights: Path) -> None:
     network = build_extractor(settings(weights=str(weights / "squeezenet1_0.pth"))).network
     assert not any(module.inplace for module in network.modules() if isinstance(module, nn.ReLU))
@@ -77,6 +79,7 @@ def test_the_network_is_plain_frozen_and_can_be_traced(weights: Path) -> None:
     torch.testing.assert_close(torch.fx.symbolic_trace(network)(images), network(images))
 
 
+@pytest.mark.slow
 def test_an_image_becomes_a_square_of_the_networks_size(weights: Path) -> None:
     extractor = build_extractor(settings(weights=str(weights / "squeezenet1_0.pth")))
     assert extractor.preprocess(picture(50, 20)).shape == (3, 64, 64)
@@ -125,6 +128,7 @@ def test_two_stations_interpolate_from_left_to_right_and_top_to_bottom() -> None
     torch.testing.assert_close(channels, torch.stack([1 - x, x, 1 - y, y], -1))
 
 
+@pytest.mark.slow
 def test_an_extractor_is_rebuilt_from_a_folder(weights: Path, tmp_path: Path) -> None:
     extractor = build_extractor(settings(weights=str(weights / "squeezenet1_0.pth"), scale=0.5))
     extractor.save(tmp_path)
@@ -135,6 +139,7 @@ def test_an_extractor_is_rebuilt_from_a_folder(weights: Path, tmp_path: Path) ->
     torch.testing.assert_close(again(images), extractor(images), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_weights_of_another_extractor_are_refused(weights: Path, tmp_path: Path) -> None:
     extractor = build_extractor(settings(weights=str(weights / "squeezenet1_0.pth")))
     extractor.save(tmp_path)
@@ -170,6 +175,7 @@ def without(name: str) -> dict[str, Tensor]:
         ({"state_dict": torch.zeros(1)}, "unknown state_dict|missing"),
     ],
 )
+@pytest.mark.slow
 def test_a_state_dict_that_does_not_fit_names_its_keys(
     tmp_path: Path, state: dict[str, Tensor], message: str
 ) -> None:
@@ -186,6 +192,7 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
+@pytest.mark.slow
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> None:
     torch.save({"features.0.weight": Canary(tmp_path / "ran")}, tmp_path / "x.pth")
     with pytest.raises(CapscopeError, match=r"x\.pth was not loaded: .*can run code"):
@@ -195,6 +202,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04" + b"\0" * 50])
+@pytest.mark.slow
 def test_a_damaged_weights_file_is_named(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CapscopeError, match=name):
@@ -225,6 +233,7 @@ def test_a_download_without_a_network_says_what_to_put_where(
         build_extractor(settings(network="vgg16", weights="download"))
 
 
+@pytest.mark.slow
 def test_a_download_is_loaded_as_a_file_is(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
     state = random_state("squeezenet1_0")
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda *a, **k: state)
@@ -247,6 +256,7 @@ def test_settings_that_do_not_go_together_are_named(change: dict[str, Any], mess
         build_extractor(settings(**change))
 
 
+@pytest.mark.slow
 def test_images_too_small_for_the_network_are_named(weights: Path) -> None:
     path = str(weights / "squeezenet1_0.pth")
     with pytest.raises(CapscopeError, match="image_size = 8"):

@@ -188,6 +188,7 @@ def test_word_ids_are_read_from_the_data_file_itself(tmp_path: Path) -> None:
     assert read_words(tmp_path / "coco.pt").words == tuple(WORDS)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path, state: dict[str, Tensor]) -> None:
     given = files(tmp_path, state)
 

@@ -71,6 +71,7 @@ def test_scores_equal_those_of_the_jar_also_under_a_german_locale(monkeypatch):
 
 
 @pytest.mark.parametrize(("mode", "timeout"), [("crash", 60), ("hang", 3), ("babble", 60)])
+@pytest.mark.slow
 def test_a_process_that_fails_once_is_started_again(tmp_path, mode, timeout):
     with Meteor(timeout=timeout, command=fake(tmp_path, mode)) as meteor:
         statistics = meteor.statistics(REFERENCES, CAPTIONS)

@@ -124,6 +124,7 @@ def test_alignments_are_found_again_without_a_process(tmp_path):
     np.testing.assert_array_equal(absent.statistics(references, captions), computed)
 
 
+@pytest.mark.slow
 def test_training_and_its_metrics_load_nothing_that_starts_a_java():
     program = (
         "import sys, capscope.training.run, capscope.metrics.cider, capscope.metrics.bleu; "

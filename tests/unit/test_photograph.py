@@ -131,6 +131,7 @@ def test_a_word_that_is_not_said_or_not_known_is_refused(run: Path, photograph: 
         invoke(*arguments, "<start>")
 
 
+@pytest.mark.slow
 def test_several_explainers_share_one_picture_and_one_page(
     run: Path, photograph: Path, tmp_path: Path
 ) -> None:

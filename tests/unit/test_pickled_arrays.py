@@ -100,6 +100,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, canary: Any, protoco
     assert not trap.exists()
 
 
+@pytest.mark.slow
 def test_a_file_that_runs_code_is_refused(tmp_path: Path) -> None:
     trap, path = tmp_path / "trap", tmp_path / "weights.pkl"
     path.write_bytes(pickle.dumps({"model": {"a": ARRAY, "b": _Canary(trap)}}))

@@ -132,6 +132,7 @@ def test_a_limit_takes_references_from_the_first_to_the_last():
     ("captioner", "visual"),
     [("rnn", "mean"), ("rnn", "flatten"), ("lstm", "flatten"), ("attention_lstm", None)],
 )
+@pytest.mark.slow
 def test_a_recurrent_captioner_learns_a_few_references_by_heart(
     captioner, visual, folders, params, tmp_path
 ):

@@ -66,6 +66,7 @@ def assert_same(found: Regions, expected: Regions, tolerance: float = 0.0) -> No
 
 
 @pytest.mark.parametrize("procedure", PROCEDURES)
+@pytest.mark.slow
 def test_a_batch_of_eight_gives_what_one_at_a_time_gives(procedure: str) -> None:
     images = pictures(MIXED)
     rule = Rule(procedure, 10, 20)
@@ -160,6 +161,7 @@ def test_half_precision_is_for_convolutions_and_comes_close() -> None:
     assert all(len(one.cells) == 36 for one in rough.detect(images))
 
 
+@pytest.mark.slow
 def test_published_weights_are_read_by_name(tmp_path: Path) -> None:
     path = tmp_path / "weights.pkl"
     state = write_published(path, toy_network())

@@ -131,6 +131,7 @@ def report(results, tmp_path, images=2):
     return (tmp_path / "out" / "index.html").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_stands_alone_and_nothing_from_outside_runs_in_it(results, tmp_path):
     page = report(results, tmp_path)
     assert HOSTILE not in page
@@ -283,6 +284,7 @@ def test_the_headline_stands_beside_what_to_compare_it_with(results):
     assert "LRP noun choice" in as_text(found)
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_page(results, tmp_path):
     assert report(results, tmp_path) == report(results, tmp_path)
 

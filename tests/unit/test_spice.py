@@ -220,6 +220,7 @@ CACHE = (
 
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="SPICE's cache is x86")
+@pytest.mark.slow
 def test_spice_itself_scores_captions_whose_parses_are_kept(tmp_path, older_models):
     """Expected are tuples counted by hand; a couch and a sofa are synonyms."""
     (tmp_path / "cache").mkdir()

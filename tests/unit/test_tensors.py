@@ -57,6 +57,7 @@ def test_weights_that_do_not_fit_name_the_tensor(change: dict[str, Any], message
     assert layer.weight.equal(before)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_comes_back_as_plain_data_without_its_optimiser(tmp_path: Path) -> None:
     layer = nn.Linear(3, 2)
     optimiser = torch.optim.Adam(layer.parameters())
@@ -99,6 +100,7 @@ class _Canary:
 
 
 @pytest.mark.parametrize("container", ["torch", "pickle", "optimiser"])
+@pytest.mark.slow
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, container: str) -> None:
     canary, path = tmp_path / "canary", tmp_path / "x.pth"
     if container == "pickle":
@@ -115,6 +117,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, container: str) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", "half"])
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "x.pth"
     if isinstance(content, str):
@@ -125,6 +128,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, content: bytes | str) -> 
         read_foreign(path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_swells_is_given_up(tmp_path: Path) -> None:
     """A compressed archive of zeros, a few megabytes on disk and gigabytes in memory."""
     plain, bomb = tmp_path / "plain.pth", tmp_path / "bomb.pth"
