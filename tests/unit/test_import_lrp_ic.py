@@ -118,6 +118,8 @@ def test_the_weights_of_an_imported_network_can_be_given_to_the_features(tmp_pat
     settings = {
         "network": "vgg16",
         "weights": str(tmp_path / "extractor.safetensors"),
+        "layer": None,
+        "pool": None,
         "image_size": 32,
         "scale": 1,
     }
