@@ -65,6 +65,7 @@ def test_a_checkpoint_becomes_a_run_that_says_the_same_and_goes_back(
         assert torch.equal(state[theirs], golden[f"w/{theirs}"]), theirs
 
 
+@pytest.mark.slow
 def test_a_vocabulary_of_another_training_is_an_error(tmp_path: Path) -> None:
     golden = load(MODELS[0])
     options = [*saved(golden, tmp_path, extra=2), "--out", str(tmp_path / "run")]

@@ -58,6 +58,7 @@ def test_masks_are_the_published_ones(name: str, golden: Golden) -> None:
             assert torch.equal(found, expected)
 
 
+@pytest.mark.slow
 def test_log_probabilities_and_captions_of_every_perturbation(name: str, golden: Golden) -> None:
     captioner, cells = latent_captioner()
     word_map = captions_of(Golden("latent_xic/model.npz"), "word_map")

@@ -36,6 +36,7 @@ def prepared(tmp_path_factory):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.slow
 def test_every_picture_is_the_published_one(prepared, split):
     content, dataset = prepared
     for image in dataset.split(split):

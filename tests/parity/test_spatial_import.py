@@ -77,6 +77,7 @@ def test_the_baseline_becomes_a_run(tmp_path: Path, name: str) -> None:
     assert load_run(tmp_path / "run").info["captioner"] == "show_tell"
 
 
+@pytest.mark.slow
 def test_infos_that_would_run_code_are_refused(tmp_path: Path) -> None:
     class Harmful:
         def __reduce__(self) -> Any:

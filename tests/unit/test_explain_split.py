@@ -119,6 +119,7 @@ def test_captions_keep_their_order_although_batches_are_sorted_by_length(
     assert subject.network.image_size == SIZE
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(folders: dict[str, Path], params: Params) -> None:
     path = explain(folders, params, "lrp") / FILE
     first = path.read_bytes()

@@ -209,6 +209,7 @@ def test_a_damaged_weights_file_is_named(tmp_path: Path, name: str, content: byt
         build_extractor(settings(weights=str(tmp_path / name)))
 
 
+@pytest.mark.slow
 def test_something_else_than_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "x.pth")
     with pytest.raises(CapscopeError, match="are not a state dict"):

@@ -92,6 +92,7 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize("words", [[], ["$dog$"], ["a", "very" * 20, "long", "<unk>", "word"] * 5])
 @pytest.mark.parametrize("views", [1, 3])
 @pytest.mark.parametrize("with_words", [True, False])
+@pytest.mark.slow
 def test_captions_of_any_length_become_a_figure(
     words: list[str], with_words: bool, views: int
 ) -> None:

@@ -173,6 +173,7 @@ def test_word_ids_are_read_from_either_side_of_the_file(tmp_path: Path) -> None:
         assert (found.pad, found.start, found.end, found.unk) == (0, 1, 2, 3)
 
 
+@pytest.mark.slow
 def test_word_ids_are_read_from_the_data_file_itself(tmp_path: Path) -> None:
     content = {
         f"{split}_{what}": value

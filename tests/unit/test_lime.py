@@ -193,6 +193,7 @@ def test_settings_that_make_no_sense_are_named() -> None:
 
 
 @pytest.mark.parametrize("name", ["lime1", "lime2", "lime3", "lime4", "lime5"])
+@pytest.mark.slow
 def test_published_variants_point_the_right_way_unless_parity_is_asked_for(name: str) -> None:
     subject, features = regions_subject(), some_regions(14)
     inputs = subject.inputs(examples()[1])

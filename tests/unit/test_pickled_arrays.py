@@ -64,6 +64,7 @@ def test_what_python_2_wrote_is_read() -> None:
     np.testing.assert_array_equal(found["model"]["w"], np.array([[1.5, -3.25e-7]], np.float32))
 
 
+@pytest.mark.slow
 def test_a_file_of_arrays_is_read_as_tensors(tmp_path: Path) -> None:
     path = tmp_path / "weights.pkl"
     path.write_bytes(pickle.dumps({"model": {"a": ARRAY}, "__author__": "x"}, 2))

@@ -79,6 +79,7 @@ def transformer(cross: str = "xlinear") -> tuple[Captioner, Features]:
 
 
 @pytest.mark.parametrize("cross", ["xlinear", "dot_product"])
+@pytest.mark.slow
 def test_every_search_of_a_transformer_is_the_same_together_and_alone(cross: str) -> None:
     captioner, features = transformer(cross)
     for speaker in (captioner, Unrepeating(captioner, word_twice=False, trigrams="forbid")):

@@ -250,6 +250,7 @@ def test_spice_itself_scores_captions_whose_parses_are_kept(tmp_path, older_mode
         np.testing.assert_allclose(measures[name].per_image, values, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_spice_itself_without_a_parser_is_reported_in_its_own_words(tmp_path, older_models):
     spice = Spice(older_models, cache=tmp_path / "cache", memory_gb=1)
     with pytest.raises(CapscopeError, match=r"status 1: .*englishPCFG.*twice"):
