@@ -271,7 +271,8 @@ class _Job:
         first = self._read(chosen[0])
         with ExitStack() as stack:
             writer = stack.enter_context(self._create(out, chosen, first))
-            for start in tqdm(range(0, len(chosen), BATCH), unit=f"{BATCH} images", desc="import"):
+            progress = stack.enter_context(tqdm(total=len(chosen), unit="image", desc="import"))
+            for start in range(0, len(chosen), BATCH):
                 some = chosen[start : start + BATCH]
                 batch = [self._read(one) for one in some]
                 for read, one in zip(batch, some, strict=True):
@@ -279,6 +280,7 @@ class _Job:
                 main, *segments = zip(*batch, strict=True)
                 rest = [torch.stack(part) for part in segments]
                 writer.append(list(main) if self.regions else torch.stack(main), *rest)
+                progress.update(len(some))
 
     def _create(self, out: Path, chosen: Sequence[Chosen], first: list[Any]) -> Any:
         ids = [one.image.id for one in chosen]
