@@ -40,9 +40,9 @@ def diverse_beam_search(
     before it that says the word at the same step (Hamming diversity; the paper's equation 5).
     The penalty decides the ranking of the step; scores stay sums of log-probabilities.
 
-    With `parity` the published program's rules hold instead (`specs/lrp_ic.md` 5): what is
-    penalised are the words that groups 0 and 1 were *fed* with, once each, and the penalty
-    enters the score; beams shrink; when a group finishes, the groups after it sit the step out;
+    With `parity` the published program's rules hold instead: what is penalised are the words that
+    groups 0 and 1 were *fed* with, once each, and the penalty enters the score; beams shrink; when
+    a group finishes, the groups after it sit the step out;
     a group without a completed caption returns the first live one of group 0, cut to 20 ids.
 
     Returns

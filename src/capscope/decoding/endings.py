@@ -8,7 +8,7 @@ BAD_ENDINGS = frozenset(
 
 
 def strip_bad_endings(sentence: str, *, also: frozenset[str] = frozenset()) -> str:
-    """Remove trailing words that no sentence ends with (`specs/lrp_ic.md` 5).
+    """Remove trailing words that no sentence ends with as the program of Sun et al. 2022 does.
 
     Words are split at single blanks, so a trailing blank protects the sentence. A sentence of
     such words only is returned as it is.
