@@ -1,4 +1,4 @@
-"""What checkpoints of the original programs have in common: a state dict, and what is wrong."""
+"""What checkpoints of the original programs share: a state dict, and the run they become."""
 
 from __future__ import annotations
 
@@ -9,7 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
+from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
+from capscope.features.extractor import EXTRACTOR_FILES
+from capscope.features.grid import GridExtractor
+from capscope.files import (
+    MANIFEST,
+    sha256_of,
+    software,
+    write_json,
+    write_manifest,
+    writing,
+)
+from capscope.models.captioner import Captioner
+from capscope.models.checkpoint import INFO_FILE, MODEL_FILE
+from capscope.tensors import write_tensors
 
 PARALLEL = "module."
 """What torch puts before each name if a model was trained on several devices."""
@@ -34,3 +48,76 @@ def state_of(loaded: Any) -> dict[str, Tensor]:
             raise CapscopeError(f"no checkpoint: {name!r} is no tensor")
     parallel = all(name.startswith(PARALLEL) for name in state)
     return {name.removeprefix(PARALLEL) if parallel else name: t for name, t in state.items()}
+
+
+def write_imported(
+    out: Path,
+    captioner: Captioner,
+    *,
+    name: str,
+    system: str,
+    config: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    features: Mapping[str, Any],
+    decoding: Mapping[str, Any],
+    checkpoint: Path,
+    inputs: Mapping[str, Path],
+    extractor: GridExtractor | None = None,
+    epoch: Any = None,
+    validation_cider: Any = None,
+    options: Mapping[str, Any] = {},
+) -> None:
+    """Write an imported captioner as a finished run.
+
+    Parameters
+    ----------
+    out : Path
+        The run folder; what a run that was there before left of its image network goes.
+    name, system : str
+        A key of `capscope.models.CAPTIONERS`, and the original program with its variant.
+    config : mapping
+        Arguments of the captioner's constructor.
+    features, decoding : mapping
+        What it reads, and how the original decodes.
+    checkpoint : Path
+    inputs : mapping
+        The other files that were read.
+    extractor : GridExtractor, optional
+        The image network, if the checkpoint holds it.
+    epoch, validation_cider
+        As the checkpoint tells; None if it does not.
+    options : mapping
+        What was given besides the files.
+    """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        (out / MANIFEST).unlink(missing_ok=True)
+        for file in EXTRACTOR_FILES:
+            (out / file).unlink(missing_ok=True)
+        write_tensors(out / MODEL_FILE, captioner.state_dict())
+        if extractor is not None:
+            extractor.save(out)
+        info = {
+            "captioner": name,
+            "config": dict(config),
+            "system": system,
+            "stage": "imported",
+            "seed": None,
+            "dataset": None,
+            "vocabulary": vocabulary.to_json(),
+            "vocabulary_sha256": vocabulary.sha256,
+            "extractor": None if extractor is None else extractor.spec(),
+            "features": dict(features),
+            "imported": {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)},
+            "software": software(),
+            "decoding": dict(decoding),
+            "epoch": epoch,
+            "validation_cider": validation_cider,
+        }
+        write_json(out / INFO_FILE, info)
+        write_manifest(
+            out,
+            "run",
+            params={"captioner": name, **options},
+            inputs={"checkpoint": checkpoint, **inputs},
+        )

@@ -12,23 +12,16 @@ from typing import Any
 import torch
 
 from capscope.errors import CapscopeError
-from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.store import FeatureStore
 from capscope.files import (
-    MANIFEST,
     atomic_path,
-    sha256_of,
-    software,
-    write_json,
-    write_manifest,
-    writing,
 )
-from capscope.importers.checkpoints import about, state_of
+from capscope.importers.checkpoints import about, state_of, write_imported
 from capscope.importers.difnet import MODES, config_of, from_original, mode_of, to_original
 from capscope.importers.difnet_vocabulary import SPECIAL, read_vocabulary
 from capscope.models.base import BaseTransformer
-from capscope.models.checkpoint import INFO_FILE, MODEL_FILE, load_run
-from capscope.tensors import read_foreign, write_tensors
+from capscope.models.checkpoint import load_run
+from capscope.tensors import read_foreign
 
 DECODING = {"method": "beam", "beam": 5, "max_length": 20, "batch_size": 32}
 
@@ -80,37 +73,21 @@ def import_run(
                         f"the captioner reads {needed} {what}, but {store.path} has {found}"
                     )
             described = dict(store.attributes)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MANIFEST).unlink(missing_ok=True)
-        for file in EXTRACTOR_FILES:
-            (out / file).unlink(missing_ok=True)
-        write_tensors(out / MODEL_FILE, model.state_dict())
-        facts = loaded if isinstance(loaded, dict) else {}
-        info = {
-            "captioner": name,
-            "config": config,
-            "system": f"difnet {mode_of(state)}",
-            "stage": "imported",
-            "seed": None,
-            "dataset": None,
-            "vocabulary": words.to_json(),
-            "vocabulary_sha256": words.sha256,
-            "extractor": None,
-            "features": described,
-            "imported": {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)},
-            "software": software(),
-            "decoding": DECODING,
-            "epoch": _number(facts.get("epoch")),
-            "validation_cider": _number(facts.get("best_cider")),
-        }
-        write_json(out / INFO_FILE, info)
-        write_manifest(
-            out,
-            "run",
-            params={"captioner": name},
-            inputs={"checkpoint": checkpoint, "vocabulary": vocabulary},
-        )
+    facts = loaded if isinstance(loaded, dict) else {}
+    write_imported(
+        out,
+        model,
+        name=name,
+        system=f"difnet {mode_of(state)}",
+        config=config,
+        vocabulary=words,
+        features=described,
+        decoding=DECODING,
+        checkpoint=checkpoint,
+        inputs={"vocabulary": vocabulary},
+        epoch=_number(facts.get("epoch")),
+        validation_cider=_number(facts.get("best_cider")),
+    )
 
 
 def export_run(run_dir: Path, checkpoint: Path, mode: str) -> None:

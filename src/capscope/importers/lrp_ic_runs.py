@@ -15,21 +15,15 @@ from torch import Tensor
 
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
-from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.grid import EXTRACTOR_FILE, LAYERS, GridExtractor
 from capscope.features.store import FeatureStore
 from capscope.features.vgg import VGG, VGG16, plan_of
 from capscope.files import (
-    MANIFEST,
     atomic_path,
     read_json,
-    sha256_of,
-    software,
     write_json,
-    write_manifest,
-    writing,
 )
-from capscope.importers.checkpoints import about, state_of
+from capscope.importers.checkpoints import about, state_of, write_imported
 from capscope.importers.lrp_ic import (
     CNN_PREFIX,
     LAYOUTS,
@@ -38,8 +32,8 @@ from capscope.importers.lrp_ic import (
     is_grid,
     to_original,
 )
-from capscope.models.checkpoint import INFO_FILE, MODEL_FILE, load_run
-from capscope.tensors import fit, read_foreign, write_tensors
+from capscope.models.checkpoint import load_run
+from capscope.tensors import fit, read_foreign
 
 SPECIAL = {"pad": "<pad>", "start": "<start>", "end": "<end>", "unk": "<unk>"}
 DECODING = {"method": "beam", "beam": 3, "max_length": 20, "batch_size": 32}
@@ -100,34 +94,22 @@ def import_run(
         elif store_dir is not None:
             described = _described(FeatureStore.open(store_dir), size, width)
     facts = loaded if isinstance(loaded, Mapping) else {}
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MANIFEST).unlink(missing_ok=True)
-        for name in EXTRACTOR_FILES:
-            (out / name).unlink(missing_ok=True)
-        write_tensors(out / MODEL_FILE, model.state_dict())
-        if extractor is not None:
-            extractor.save(out)
-        info = {
-            "captioner": captioner,
-            "config": config_of(captioner, state, **options),
-            "system": f"lrp_ic {captioner}",
-            "stage": "imported",
-            "seed": None,
-            "dataset": None,
-            "vocabulary": vocabulary.to_json(),
-            "vocabulary_sha256": vocabulary.sha256,
-            "extractor": None if extractor is None else extractor.spec(),
-            "features": described,
-            "imported": {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)},
-            "software": software(),
-            "decoding": DECODING,
-            "epoch": facts.get("epoch"),
-            "validation_cider": facts.get("cider"),
-        }
-        write_json(out / INFO_FILE, info)
-        inputs = {"checkpoint": checkpoint, "wordmap": wordmap}
-        write_manifest(out, "run", params={"captioner": captioner, **options}, inputs=inputs)
+    write_imported(
+        out,
+        model,
+        name=captioner,
+        system=f"lrp_ic {captioner}",
+        config=config_of(captioner, state, **options),
+        vocabulary=vocabulary,
+        features=described,
+        decoding=DECODING,
+        checkpoint=checkpoint,
+        inputs={"wordmap": wordmap},
+        extractor=extractor,
+        epoch=facts.get("epoch"),
+        validation_cider=facts.get("cider"),
+        options=options,
+    )
 
 
 def export_run(run_dir: Path, checkpoint: Path, wordmap: Path) -> None:

@@ -16,21 +16,13 @@ from capscope.data.coco_pt import SPECIAL, read_coco_pt
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
 from capscope.features.classifier import CUTS, cut
-from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.grid import GridExtractor
 from capscope.files import (
-    MANIFEST,
     read_json,
-    sha256_of,
-    software,
-    write_json,
-    write_manifest,
-    writing,
 )
-from capscope.importers.checkpoints import about, state_of
+from capscope.importers.checkpoints import about, state_of, write_imported
 from capscope.importers.rnn_family import from_original
-from capscope.models.checkpoint import INFO_FILE, MODEL_FILE
-from capscope.tensors import fit, read_foreign, write_tensors
+from capscope.tensors import fit, read_foreign
 
 NETWORK = "regnet_x_400mf"
 DECODING = {"method": "greedy", "max_length": 15, "batch_size": 32}
@@ -84,34 +76,20 @@ def import_run(
             )
     facts = loaded if isinstance(loaded, Mapping) else {}
     described = {"dim": size} if extractor is None else extractor.spec()
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MANIFEST).unlink(missing_ok=True)
-        for name in EXTRACTOR_FILES:
-            (out / name).unlink(missing_ok=True)
-        write_tensors(out / MODEL_FILE, model.state_dict())
-        if extractor is not None:
-            extractor.save(out)
-        info = {
-            "captioner": captioner,
-            "config": config_of(model),
-            "system": f"rnn_family {captioner}",
-            "stage": "imported",
-            "seed": None,
-            "dataset": None,
-            "vocabulary": words.to_json(),
-            "vocabulary_sha256": words.sha256,
-            "extractor": None if extractor is None else extractor.spec(),
-            "features": described,
-            "imported": {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)},
-            "software": software(),
-            "decoding": DECODING,
-            "epoch": facts.get("epoch"),
-            "validation_cider": None,
-        }
-        write_json(out / INFO_FILE, info)
-        inputs = {"checkpoint": checkpoint, "vocabulary": vocabulary}
-        write_manifest(out, "run", params={"captioner": captioner}, inputs=inputs)
+    write_imported(
+        out,
+        model,
+        name=captioner,
+        system=f"rnn_family {captioner}",
+        config=config_of(model),
+        vocabulary=words,
+        features=described,
+        decoding=DECODING,
+        checkpoint=checkpoint,
+        inputs={"vocabulary": vocabulary},
+        extractor=extractor,
+        epoch=facts.get("epoch"),
+    )
 
 
 def read_words(path: Path) -> Vocabulary:

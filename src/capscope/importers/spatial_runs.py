@@ -15,21 +15,15 @@ import torch
 from capscope.data.labels import numbered_words, read_vocabulary
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
-from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.store import FeatureStore
 from capscope.files import (
-    MANIFEST,
     atomic_path,
-    sha256_of,
-    software,
     write_json,
-    write_manifest,
-    writing,
 )
-from capscope.importers.checkpoints import about, state_of
+from capscope.importers.checkpoints import about, state_of, write_imported
 from capscope.importers.spatial import CAPTIONERS, config_of, from_original, to_original
-from capscope.models.checkpoint import INFO_FILE, MODEL_FILE, load_run
-from capscope.tensors import read_foreign, write_tensors
+from capscope.models.checkpoint import load_run
+from capscope.tensors import read_foreign
 
 DECODING = {"method": "beam", "beam": 2, "max_length": 16, "batch_size": 32}
 NAMES = {"transformer": "spatial", "spatial_pe": "spatial", "show_tell": "show_tell"}
@@ -107,35 +101,21 @@ def import_run(
                     f"{store.dim}"
                 )
             described = dict(store.attributes)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MANIFEST).unlink(missing_ok=True)
-        for file in EXTRACTOR_FILES:
-            (out / file).unlink(missing_ok=True)
-        write_tensors(out / MODEL_FILE, model.state_dict())
-        info = {
-            "captioner": name,
-            "config": config,
-            "system": f"spatial {name}",
-            "stage": "imported",
-            "seed": None,
-            "dataset": None,
-            "vocabulary": vocabulary.to_json(),
-            "vocabulary_sha256": vocabulary.sha256,
-            "extractor": None,
-            "features": described,
-            "imported": {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)},
-            "software": software(),
-            "decoding": DECODING,
-            "epoch": options.get("epoch"),
-            "validation_cider": options.get("best_val_score"),
-        }
-        write_json(out / INFO_FILE, info)
-        given = {"infos": infos, "words": words}
-        inputs = {key: path for key, path in given.items() if path is not None}
-        write_manifest(
-            out, "run", params={"captioner": name}, inputs={"checkpoint": checkpoint, **inputs}
-        )
+    given = {"infos": infos, "words": words}
+    write_imported(
+        out,
+        model,
+        name=name,
+        system=f"spatial {name}",
+        config=config,
+        vocabulary=vocabulary,
+        features=described,
+        decoding=DECODING,
+        checkpoint=checkpoint,
+        inputs={key: path for key, path in given.items() if path is not None},
+        epoch=options.get("epoch"),
+        validation_cider=options.get("best_val_score"),
+    )
 
 
 def export_run(run_dir: Path, checkpoint: Path, words: Path) -> None:
