@@ -15,8 +15,9 @@ import time
 from pathlib import Path
 
 # What a training would load by itself, loaded once for all children.
+import torch
 import torch._dynamo
-import torch.utils.tensorboard  # noqa: F401
+import torch.utils.tensorboard
 from tiny_data import tiny_folders, tiny_params
 
 import capscope.models.gridtd  # noqa: F401
@@ -30,6 +31,7 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def main(folder: Path, kills: int, seed: int, stage: str) -> None:
     generator = random.Random(seed)
+    torch.set_num_threads(1)  # as in all tests
     params = tiny_params(epochs=4, checkpoint_seconds=0.03)
     folders = tiny_folders(folder, params)
 
