@@ -77,6 +77,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def discard_parts(folder: Path) -> None:
+    """Remove what a killed process left of files that it was writing; the folder must be ours."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename durable (a crash could otherwise bring the old name back)."""
     handle = os.open(folder, os.O_RDONLY)

@@ -11,6 +11,7 @@ from capscope.files import (
     MANIFEST,
     atomic_path,
     digest,
+    discard_parts,
     read_json,
     read_manifest,
     sha256_of,
@@ -193,3 +194,10 @@ def test_a_flipped_byte_is_found_on_demand(product):
     read_manifest(product, "toy")
     with pytest.raises(CapscopeError, match=r"a\.bin differs from its hash"):
         read_manifest(product, "toy", check_hashes=True)
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
+    for name in (".model.safetensors.x1.part", "kept.part", ".kept"):
+        (tmp_path / name).touch()
+    discard_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".kept", "kept.part"]

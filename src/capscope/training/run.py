@@ -23,6 +23,7 @@ from capscope.features.visual import FeatureSource
 from capscope.files import (
     MANIFEST,
     digest,
+    discard_parts,
     read_json,
     read_manifest,
     sha256_of,
@@ -107,6 +108,7 @@ def train_run(
     }
     key = digest([identity, {name: sha256_of(path) for name, path in manifests.items()}])
     with writing(out), exclusive(out / "state"):
+        discard_parts(out)
         if (out / MANIFEST).exists() and read_manifest(out, "run").get("key") == key:
             shutil.rmtree(out / "state")
             return False
