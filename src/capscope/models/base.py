@@ -13,15 +13,15 @@ from torch import Tensor, nn
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import (
-    AttentionLayers,
     Captioner,
     Hidden,
     Memory,
     State,
     Step,
 )
+from capscope.models.layers.cache import Decoded, Past, hidden_of, nothing_read, pasts, state_after
 from capscope.models.layers.post_norm import Embedded, FlowLayer, WordLayer
-from capscope.models.layers.transformer import Decoded, Past, Sizes, earlier, sinusoids
+from capscope.models.layers.transformer import Sizes, earlier, sinusoids
 from capscope.relevance import operations as ops
 
 
@@ -149,14 +149,7 @@ class BaseTransformer(Captioner):
 
     def start(self, memory: Memory, rows: int = 1) -> State:
         """Return the state before the first word: nothing has been read."""
-        batch, _, size = memory["values0"].shape
-        empty = memory["values0"].new_zeros(batch, rows, 0, size)
-        state = {
-            f"{kind}{number}": empty
-            for number in range(len(self.decoder))
-            for kind in ("keys", "values")
-        }
-        return {**state, "read": empty.new_zeros(batch, rows, 0, dtype=torch.bool)}
+        return nothing_read(memory["values0"], rows, len(self.decoder))
 
     def step(self, word_ids: Tensor, state: State, memory: Memory) -> Step:
         """Feed word ids (B, K); attention is that of the last layer, (B, K, heads, N)."""
@@ -167,24 +160,17 @@ class BaseTransformer(Captioner):
         read = torch.cat([state["read"], now], 2)
         fed = word_ids.reshape(-1, 1)
         x = self.embedded(fed, torch.full_like(fed, place))
-        past = [
-            Past(state[f"keys{i}"].flatten(0, 1), state[f"values{i}"].flatten(0, 1))
-            for i in range(len(self.decoder))
-        ]
+        past = pasts(state, len(self.decoder))
         said = now.reshape(-1, 1, 1).to(x.dtype)
         x, layers = self._decoded(x, read.flatten(0, 1).unsqueeze(1), said, memory, past)
-        following: State = {"read": read}
-        for i, layer in enumerate(layers):
-            following[f"keys{i}"] = layer.past.keys.view(batch, rows, place, -1)
-            following[f"values{i}"] = layer.past.values.view(batch, rows, place, -1)
         log_probs = self.readout(x).log_softmax(-1).view(batch, rows, -1)
-        return Step(log_probs, following, layers[-1].cross)
+        return Step(log_probs, state_after(read, layers), layers[-1].cross)
 
     def hidden(self, features: Features, word_ids: Tensor) -> Hidden:
         """Feed word ids (B K, T) in one pass; attention (B K, T, heads, N) of the last layer."""
         encoded = self.encoded(self.project(features), features)
         memory = ops.border(self._remembered(encoded))
-        rows, steps = word_ids.shape
+        steps = word_ids.shape[1]
         self._check_length(steps)
         read = self.is_word(word_ids)
         places = torch.arange(1, steps + 1, device=word_ids.device) * read
@@ -192,16 +178,7 @@ class BaseTransformer(Captioner):
         seen = earlier(steps, x.device) & read.unsqueeze(1)
         said = read.unsqueeze(-1).to(x.dtype)
         x, layers = self._decoded(x, seen, said, memory, [None] * len(self.decoder))
-        cross = [layer.cross.reshape(rows, steps, *layer.cross.shape[2:]) for layer in layers]
-        return Hidden(
-            x,
-            cross[-1],
-            AttentionLayers(
-                tuple(weights.transpose(1, 2) for weights in encoded.weights),
-                tuple(layer.own.transpose(1, 2) for layer in layers),
-                tuple(weights.transpose(1, 2) for weights in cross),
-            ),
-        )
+        return hidden_of(x, encoded.weights, layers)
 
     def embedded(self, word_ids: Tensor, places: Tensor) -> Tensor:
         """Return word vectors plus those of their places (1, 2, ...; 0 for padding)."""

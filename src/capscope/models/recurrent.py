@@ -112,6 +112,11 @@ class ImageFirst(Recurrent):
         self.visual, self.cells = visual, cells
         size = feature_size if visual == "mean" else feature_size * (cells or 1)
         self.first = nn.Linear(size, hidden)
+        self.cell = self.new_cell(embedding, hidden)
+
+    @abstractmethod
+    def new_cell(self, embedding: int, hidden: int) -> nn.Module:
+        """Return the cell with new weights."""
 
     def project(self, features: Features) -> Tensor:
         """Return the visual features (B, N, D) themselves."""
@@ -134,17 +139,11 @@ class ImageFirst(Recurrent):
 class VanillaRNN(ImageFirst):
     """h = tanh(W_x x + W_h h + b), begun with a linear function of the image."""
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        feature_size: int,
-        embedding: int = 256,
-        hidden: int = 512,
-        visual: Literal["mean", "flatten"] = "mean",
-        cells: int | None = None,
-    ) -> None:
-        super().__init__(vocabulary_size, feature_size, embedding, hidden, visual, cells)
-        self.cell = RNN(embedding, hidden)
+    cell: RNN
+
+    def new_cell(self, embedding: int, hidden: int) -> RNN:
+        """Return the cell with new weights."""
+        return RNN(embedding, hidden)
 
     def start(self, memory: Memory, rows: int = 1) -> State:
         """Return the first hidden state, `rows` times."""
@@ -163,17 +162,11 @@ class VanillaRNN(ImageFirst):
 class LSTMCaptioner(ImageFirst):
     """An LSTM begun with a linear function of the image as h, and c = 0."""
 
-    def __init__(
-        self,
-        vocabulary_size: int,
-        feature_size: int,
-        embedding: int = 256,
-        hidden: int = 512,
-        visual: Literal["mean", "flatten"] = "mean",
-        cells: int | None = None,
-    ) -> None:
-        super().__init__(vocabulary_size, feature_size, embedding, hidden, visual, cells)
-        self.cell = SingleBiasLSTM([embedding], hidden)
+    cell: SingleBiasLSTM
+
+    def new_cell(self, embedding: int, hidden: int) -> SingleBiasLSTM:
+        """Return the cell with new weights."""
+        return SingleBiasLSTM([embedding], hidden)
 
     def start(self, memory: Memory, rows: int = 1) -> State:
         """Return the first hidden state, `rows` times, and c = 0."""

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from capscope.features.visual import Features
 from capscope.models.captioner import (
-    AttentionLayers,
     Captioner,
     Hidden,
     Memory,
@@ -22,15 +21,14 @@ from capscope.models.captioner import (
     Step,
 )
 from capscope.models.layers.box_positions import BoxPositions, Kind
+from capscope.models.layers.cache import Decoded, Past, hidden_of, nothing_read, pasts, state_after
 from capscope.models.layers.transformer import (
     LONGEST,
     Activation,
     Cross,
-    Decoded,
     DecoderLayer,
     EncoderLayer,
     Norm,
-    Past,
     Sizes,
     build_norm,
     earlier,
@@ -148,14 +146,7 @@ class SpatialTransformer(Captioner):
 
     def start(self, memory: Memory, rows: int = 1) -> State:
         """Return the state before the first word: nothing has been read."""
-        batch, _, size = memory["values0"].shape
-        empty = memory["values0"].new_zeros(batch, rows, 0, size)
-        state = {
-            f"{kind}{number}": empty
-            for number in range(len(self.decoder))
-            for kind in ("keys", "values")
-        }
-        return {**state, "read": empty.new_zeros(batch, rows, 0, dtype=torch.bool)}
+        return nothing_read(memory["values0"], rows, len(self.decoder))
 
     def step(self, word_ids: Tensor, state: State, memory: Memory) -> Step:
         """Feed word ids (B, K); attention is that of the last layer, (B, K, heads, N)."""
@@ -164,35 +155,19 @@ class SpatialTransformer(Captioner):
         place = state["read"].sum(-1)  # rows that sat a step out have read less
         x = self.embedded(word_ids, self.table[place]).reshape(batch * rows, 1, -1)
         seen = read.reshape(batch * rows, 1, -1)
-        past = [
-            Past(state[f"keys{i}"].flatten(0, 1), state[f"values{i}"].flatten(0, 1))
-            for i in range(len(self.decoder))
-        ]
+        past = pasts(state, len(self.decoder))
         x, layers = self._decoded(x, seen, memory, past)
-        following: State = {"read": read}
-        for i, layer in enumerate(layers):
-            following[f"keys{i}"] = layer.past.keys.view(batch, rows, *layer.past.keys.shape[1:])
-            following[f"values{i}"] = layer.past.values.view_as(following[f"keys{i}"])
         log_probs = self.readout(x).log_softmax(-1).view(batch, rows, -1)
-        return Step(log_probs, following, layers[-1].cross)
+        return Step(log_probs, state_after(read, layers), layers[-1].cross)
 
     def hidden(self, features: Features, word_ids: Tensor) -> Hidden:
         """Feed word ids (B K, T) in one pass; attention (B K, T, heads, N) of the last layer."""
         encoded = self.encoded(self.project(features), features)
         memory = ops.border(self._remembered(encoded.values, features))
-        rows, steps = word_ids.shape
+        steps = word_ids.shape[1]
         x = self.embedded(word_ids, self.table[:steps])
         x, layers = self._decoded(x, earlier(steps, x.device), memory, [None] * len(self.decoder))
-        cross = [layer.cross.reshape(rows, steps, *layer.cross.shape[2:]) for layer in layers]
-        return Hidden(
-            x,
-            cross[-1],
-            AttentionLayers(
-                tuple(weights.transpose(1, 2) for weights in encoded.weights),
-                tuple(layer.own.transpose(1, 2) for layer in layers),
-                tuple(weights.transpose(1, 2) for weights in cross),
-            ),
-        )
+        return hidden_of(x, encoded.weights, layers)
 
     def embedded(self, word_ids: Tensor, places: Tensor) -> Tensor:
         """Return word vectors times sqrt(H), plus those of their places."""

@@ -6,13 +6,11 @@ features enter a layer twice. Source: Wu et al. 2022, section 3.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from capscope.models.layers.cache import Decoded, Past
 from capscope.models.layers.transformer import (
-    Decoded,
     FeedForward,
-    Past,
     ProjectedAttention,
     Sizes,
     normalised,
@@ -122,9 +120,7 @@ class WordLayer(nn.Module):
         """
         rows, steps, size = x.shape
         attention = self.own.attention
-        now = Past(attention.keys(x), attention.values(x))
-        if past is not None:
-            now = Past(torch.cat([past.keys, now.keys], 1), torch.cat([past.values, now.values], 1))
+        now = Past(attention.keys(x), attention.values(x)).after(past)
         found, own_weights = self.own(x, now.values, now.keys, seen)
         x = normalised(self.norms[0], ops.add(x, self.dropout(found))) * said
         query = x.reshape(len(keys), -1, size)

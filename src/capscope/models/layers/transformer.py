@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from capscope.errors import CapscopeError
+from capscope.models.layers.cache import Decoded, Past
 from capscope.models.layers.multi_head import MultiHeadAttention
 from capscope.models.layers.xlinear import XLinearAttention
 from capscope.relevance import operations as ops
@@ -133,25 +134,6 @@ class EncoderLayer(nn.Module):
         return ops.add(x, self.dropout(found)), weights
 
 
-class Past(NamedTuple):
-    """What a decoder layer keeps of the words it has read, each (B K, S, H)."""
-
-    keys: Tensor
-    values: Tensor
-
-
-class Decoded(NamedTuple):
-    """What a decoder layer makes of Q words of K captions of each of B images."""
-
-    x: Tensor
-    """(B K, Q, H)."""
-    past: Past
-    own: Tensor
-    """(B K, Q, heads, S) weights over words."""
-    cross: Tensor
-    """(B, K Q, heads, N) weights over visual features."""
-
-
 class DecoderLayer(nn.Module):
     """Self-attention of words, attention to visual features, then a feed-forward network."""
 
@@ -195,9 +177,7 @@ class DecoderLayer(nn.Module):
         """
         rows, steps, size = x.shape
         own = normalised(self.norms[0], x)
-        now = Past(self.attention.keys(own), self.attention.values(own))
-        if past is not None:
-            now = Past(torch.cat([past.keys, now.keys], 1), torch.cat([past.values, now.values], 1))
+        now = Past(self.attention.keys(own), self.attention.values(own)).after(past)
         found, own_weights = self.attention(own, now.values, now.keys, seen)
         x = ops.add(x, self.dropout(found))
         query = normalised(self.norms[1], x).reshape(len(keys), -1, size)
