@@ -109,6 +109,21 @@ def test_maps_that_are_the_masks_score_one(
         assert rows["made", "grid", kind, "hit"].value > 0.9
 
 
+def test_pixel_maps_pooled_to_the_grid_score_as_the_grid_that_they_add_up_to(
+    tmp_path: Path, scenes: Path, dataset: Dataset, vocabulary: Vocabulary
+) -> None:
+    noise = torch.Generator().manual_seed(4)
+    maps = {
+        image_id: torch.rand(masks.shape, generator=noise) * (masks + 0.2)
+        for image_id, masks in true_masks(scenes, dataset).items()
+    }
+    rows = measured(store_of(tmp_path, dataset, vocabulary, maps), scenes, dataset, vocabulary)
+    pooled = {key: row for key, row in rows.items() if key[:2] == ("made", "pooled")}
+    assert pooled
+    for (_, _, kind, measure), row in pooled.items():
+        assert row.value == pytest.approx(rows["made", "grid", kind, measure].value, abs=0.01)
+
+
 def test_uniform_maps_score_the_area_of_the_target(
     tmp_path: Path, scenes: Path, dataset: Dataset, vocabulary: Vocabulary
 ) -> None:

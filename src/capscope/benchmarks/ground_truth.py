@@ -1,9 +1,12 @@
 """Ground truth: does the relevance of a word lie on what the word is about?
 
-Every explainer is scored at grid resolution and at pixel resolution; only rows of one resolution
-may be compared, because finer maps point better whatever they mean. Words are scored where they
-are true of the image. Nouns and colours are the headline: what sizes, verbs and relations are
-about is less certain, and for place and weather the target is everything outside the objects.
+Every explainer is scored at grid resolution, at pixel resolution, and ``pooled``: its pixel maps
+brought back to the cells of the grid, which says how much of a lead at the pixels is a finer
+raster's. Only rows of one resolution may be compared, because finer maps point better whatever they
+mean; attention, which knows cells only, is at its own resolution in ``grid`` and ``pooled``. Words
+are scored where they are true of the image. Nouns and colours are the headline: what sizes, verbs
+and relations are about is less certain, and for place and weather the target is everything outside
+the objects.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from capscope.benchmarks.measurement import Key, Measurement, Scores
 from capscope.benchmarks.places import Boxes, masks_at, masks_on
 from capscope.data.annotations import Dataset
 from capscope.data.vocabulary import Vocabulary
-from capscope.explain.raster import smooth
+from capscope.explain.raster import smooth, sum_pool
 from capscope.explain.store import RelevanceStore, StoredRelevance
 
 Maps = dict[str, Tensor]
@@ -71,7 +74,7 @@ def measure_ground_truth(
     vocabulary : Vocabulary
         The run's.
     sigma : float
-        Gaussian smoothing of pixel maps before pointing, in pixels of the image.
+        Gaussian smoothing of pixel maps before pointing and pooling, in pixels of the image.
     resamples, seed : int
         Of the bootstrap over images; `seed` also draws the noise.
     """
@@ -165,12 +168,9 @@ class Case:
         if not self.positions:
             return
         decided = (self.meant.any(1) & ~self.meant.all(1)).tolist()
-        for resolution, relevance in maps.items():
-            chosen = relevance[self.positions]
+        cells = None if boxes is not None else maps["grid"].shape[1:]
+        for resolution, chosen, pointed in self._chosen(maps, sigma, cells):
             height, width = chosen.shape[1:]
-            pointed = chosen
-            if resolution == "pixels":
-                pointed = smooth(chosen, sigma * width / self.depiction.masks.shape[-1])
             raster = self.raster(height, width, boxes if resolution == "grid" else None)
             hits = pointing_hit(pointed, raster.shown).tolist()
             masses = relevance_mass(chosen, raster.covered).tolist()
@@ -183,3 +183,21 @@ class Case:
                     yield resolution, kind, "rank", ranks[n]
                 if decided[n]:
                     yield resolution, kind, "choice", choices[n]
+
+    def _chosen(
+        self, maps: Maps, sigma: float, cells: Sequence[int] | None
+    ) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield resolution, the maps of the words with a truth, and the maps that point.
+
+        With `cells`, the raster of the grid, also pixel maps pooled to it.
+        """
+        for resolution, relevance in maps.items():
+            chosen = relevance[self.positions]
+            if resolution != "pixels":
+                yield resolution, chosen, chosen
+                continue
+            pointed = smooth(chosen, sigma * chosen.shape[-1] / self.depiction.masks.shape[-1])
+            yield resolution, chosen, pointed
+            if cells is not None:
+                pooled = sum_pool(pointed, *cells)
+                yield "pooled", pooled, pooled

@@ -28,8 +28,8 @@ SHOWN = {
         "Explanations against the truth",
         "Hit: the strongest point lies on what the word is about; mass: share of positive "
         "relevance there; rank: share of the strongest points there, as many as it covers; choice: "
-        "the named object gets the most. Compare within one resolution only. 95 % intervals over "
-        "images.",
+        "the named object gets the most. Pooled: the maps at the pixels, summed over the cells of "
+        "the grid. Compare within one resolution only. 95 % intervals over images.",
     ),
     "correctness": Shown(
         "Correctness of explanations",

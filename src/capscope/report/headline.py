@@ -62,21 +62,25 @@ def _captions(results: Results, run: RunResults, split: str) -> list[Number]:
 
 
 def _truth(results: Results, run: RunResults, split: str) -> list[Number]:
-    """Compare LRP with attention, at pixel resolution."""
+    """Compare LRP to pixels with attention, at the pixels and pooled to the cells of the grid."""
     rows = run.benchmarks.get("ground_truth")
     if rows is None:
         return []
-    rows = rows[(rows["split"] == split) & (rows["resolution"] == "pixels")]
-    values = rows.set_index(["explainer", "word_kind", "measure"])["value"]
+    rows = rows[(rows["split"] == split) & (rows["word_kind"] == "noun")]
+    values = rows.set_index(["resolution", "explainer", "measure"])["value"].to_dict()
     numbers = []
-    for measure in ("hit", "choice"):
-        if ("lrp", "noun", measure) not in values.index:
+    for resolution, name, measure in (
+        ("pixels", "LRP noun hit", "hit"),
+        ("pooled", "LRP noun hit, pooled to the grid", "hit"),
+        ("pixels", "LRP noun choice", "choice"),
+    ):
+        if (resolution, "lrp", measure) not in values:
             continue
         others = [
-            f"{results.titles.get(name, name)} {values[(name, 'noun', measure)]:.2f}"
-            for name in ("attention", "attention_lrp", "random_decoder")
-            if (name, "noun", measure) in values.index
+            f"{results.titles.get(other, other)} {values[resolution, other, measure]:.2f}"
+            for other in ("attention", "attention_lrp", "random_decoder")
+            if (resolution, other, measure) in values
         ]
-        value = f"{values[('lrp', 'noun', measure)]:.2f}"
-        numbers.append(Number(f"LRP noun {measure}", value, f"({'; '.join(others)})"))
+        value = f"{values[resolution, 'lrp', measure]:.2f}"
+        numbers.append(Number(name, value, f"({'; '.join(others)})" if others else ""))
     return numbers
