@@ -30,8 +30,9 @@ from capscope.models import build
 from capscope.models.from_images import FromImages
 from capscope.training.batches import CaptionBatch
 from capscope.training.fine_tuning import normalised
-from capscope.training.loop import Recipe, build_optimiser
+from capscope.training.loop import Recipe
 from capscope.training.objectives import cross_entropy
+from capscope.training.optimisers import build_optimiser
 
 WORDS, EMBEDDING, HIDDEN, STEPS, PIXELS, CHANNELS, GRID = 864, 256, 512, 16, 112, 400, 4
 CAPTIONERS = ("rnn", "lstm", "attention_lstm")

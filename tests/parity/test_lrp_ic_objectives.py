@@ -23,6 +23,7 @@ from capscope.training.objectives import (
 )
 from capscope.training.rewards import CaptionReward
 from capscope.training.reweighted import ReweightedCaptioner
+from capscope.training.stages.xe import from_the_fourth_on
 
 ABSOLUTE = 1e-5
 LogProbs = Callable[[SumCaptioner, Features, Tensor], Tensor]
@@ -55,6 +56,7 @@ def test_cross_entropy_over_the_words(golden: Golden) -> None:
 def test_scheduled_sampling(golden: Golden) -> None:
     captioner, _ = captioner_of(golden)
     batch, mask = batch_of(golden), golden["ss_mask"].bool()
+    mask = from_the_fourth_on(mask, batch.inputs.shape[1])
     found, _ = scheduled_sampling(captioner, features_of(golden), batch.inputs, mask)
     expected = golden["ss_logits"].log_softmax(-1)
     equal(found, expected)
@@ -75,7 +77,8 @@ def test_scheduled_sampling_feeds_the_words_of_the_original(kind: str) -> None:
     mask = torch.from_numpy(uniform < case.meta["ss_prob"])
     assert torch.equal(mask, case[f"{kind}/ss_mask"].bool())
     inputs = case[f"{kind}/caps"][:, : fed_ids.shape[1]]
-    log_probs, fed = scheduled_sampling(captioner, features, inputs, mask)
+    own_words = from_the_fourth_on(mask, inputs.shape[1])
+    log_probs, fed = scheduled_sampling(captioner, features, inputs, own_words)
     assert torch.equal(fed, fed_ids)
     equal(log_probs, case[f"{kind}/ss_logits"].log_softmax(-1))
 

@@ -11,8 +11,9 @@ from spatial_captioners import load, regions, transformer
 
 from capscope.importers.spatial import to_original
 from capscope.training.batches import CaptionBatch
-from capscope.training.loop import Recipe, build_optimiser
+from capscope.training.loop import Recipe
 from capscope.training.objectives import cross_entropy, self_critical_loss, word_loss
+from capscope.training.optimisers import build_optimiser
 from capscope.training.schedules import Schedule, sampling_probability
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}

@@ -14,11 +14,13 @@ from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore
 from capscope.models import build
 from capscope.params import merge
-from capscope.training.loop import Recipe, build_optimiser
+from capscope.training.loop import Recipe
+from capscope.training.optimisers import OPTIMISERS, build_optimiser
 from capscope.training.run import spread, train_run
 from capscope.training.schedules import Schedule
 from capscope.training.stages.stage import Corpus
 from capscope.training.stages.xe import CrossEntropy
+from capscope.training.state import Progress, load_state, save_state
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +155,79 @@ def test_a_recurrent_captioner_learns_a_few_references_by_heart(
     losses = [float(line.split(",")[4]) for line in lines if ",train,loss," in line]
     assert len(losses) == 60
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_all_optimisers_step_as_their_equations_say(params, captioner):
+    """One parameter, three steps, against what the papers write."""
+    rate, first, second, small = 0.1, 0.6, 0.7, 1e-3
+    gradients = [torch.tensor([0.5, -2.0]), torch.tensor([0.3, 0.1]), torch.tensor([-1.0, 0.4])]
+
+    def walked(update) -> torch.Tensor:
+        x, memory = torch.tensor([1.0, -1.0]), [torch.zeros(2), torch.zeros(2)]
+        for t, gradient in enumerate(gradients, 1):
+            x = update(x, gradient, memory, t)
+        return x
+
+    def momentum(x, g, m, t):
+        m[0] = g if t == 1 else first * m[0] + g
+        return x - rate * m[0]
+
+    def nesterov(x, g, m, t):
+        m[0] = g if t == 1 else first * m[0] + g
+        return x - rate * (g + first * m[0])
+
+    def adagrad(x, g, m, t):
+        m[0] = m[0] + g**2
+        return x - rate * g / (m[0].sqrt() + 1e-10)
+
+    def rmsprop(x, g, m, t):
+        m[0] = first * m[0] + (1 - first) * g**2
+        return x - rate * g / (m[0].sqrt() + small)
+
+    def adam(x, g, m, t):
+        m[0], m[1] = first * m[0] + (1 - first) * g, second * m[1] + (1 - second) * g**2
+        return x - rate * m[0] / (1 - first**t) / ((m[1] / (1 - second**t)).sqrt() + small)
+
+    equations = {
+        "sgd": lambda x, g, m, t: x - rate * g,
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "adagrad": adagrad,
+        "rmsprop": rmsprop,
+        "adam": adam,
+        "adamw": lambda x, g, m, t: adam(x * (1 - rate * 0.1), g, m, t),
+    }
+    assert set(equations) == set(OPTIMISERS)
+    for name, update in equations.items():
+        part = torch.nn.Linear(1, 2, bias=False)
+        part.weight.data = torch.tensor([[1.0], [-1.0]])
+        settings = {"optimiser": name, "learning_rate": rate, "betas": (first, second)}
+        decay = 0.1 if name == "adamw" else 0.0
+        chosen = recipe(params, **settings, epsilon=small, weight_decay=decay)
+        optimiser = build_optimiser(part, chosen)
+        for gradient in gradients:
+            part.weight.grad = gradient.unsqueeze(1)
+            optimiser.step()
+        torch.testing.assert_close(part.weight.detach()[:, 0], walked(update), msg=name)
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_the_state_of_every_optimiser_comes_back_to_the_bit(params, captioner, tmp_path, name):
+    def trained(model, optimiser, steps):
+        for step in steps:
+            torch.manual_seed(step)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn_like(parameter)
+            optimiser.step()
+
+    chosen = recipe(params, optimiser=name)
+    optimiser = build_optimiser(captioner, chosen)
+    trained(captioner, optimiser, range(2))
+    save_state(tmp_path, captioner, optimiser, Progress("key", Schedule("constant", 0.1, 9)))
+    again = build("attention_lstm", vocabulary_size=9, feature_size=4, embedding=5, hidden=6)
+    resumed = build_optimiser(again, chosen)
+    assert load_state(tmp_path, again, resumed, "key")
+    for model, stepper in ((captioner, optimiser), (again, resumed)):
+        trained(model, stepper, range(2, 4))
+    for ours, theirs in zip(again.parameters(), captioner.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -18,6 +18,7 @@ from capscope.training.objectives import (
     self_critical_loss,
 )
 from capscope.training.schedules import Schedule
+from capscope.training.stages.xe import from_the_fourth_on
 
 START, END = 5, 6
 
@@ -141,7 +142,7 @@ def test_cross_entropy_is_the_mean_over_all_words_of_the_batch():
 def test_scheduled_sampling_without_own_words_is_teacher_forcing():
     captioner, features = toy(2, images=4)
     batch = a_batch(4)
-    nobody = torch.zeros(4, dtype=torch.bool)
+    nobody = torch.zeros_like(batch.inputs, dtype=torch.bool)
     log_probs, fed = scheduled_sampling(captioner, features, batch.inputs, nobody)
     assert torch.equal(fed, batch.inputs)
     logits = captioner.readout(captioner.hidden(features, batch.inputs).values)
@@ -151,7 +152,8 @@ def test_scheduled_sampling_without_own_words_is_teacher_forcing():
 def test_scheduled_sampling_feeds_own_words_from_the_fourth_input_on():
     captioner, features = toy(3, images=4)
     batch = a_batch(4)
-    everybody = torch.tensor([True, True, False, True])
+    references = torch.tensor([True, True, False, True])
+    everybody = from_the_fourth_on(references, batch.inputs.shape[1])
     log_probs, fed = scheduled_sampling(captioner, features, batch.inputs, everybody)
     own = log_probs.argmax(-1)
     assert torch.equal(fed[:, :3], batch.inputs[:, :3])
@@ -161,6 +163,27 @@ def test_scheduled_sampling_feeds_own_words_from_the_fourth_input_on():
     again = captioner.readout(captioner.hidden(features, fed).values).log_softmax(-1)
     spoken = again.gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)[batch.valid]
     torch.testing.assert_close(whole, -spoken.mean())
+
+
+def test_scheduled_sampling_feeds_drawn_words_where_it_is_asked_to():
+    captioner, features = toy(3, images=4)
+    batch = a_batch(4)
+    torch.manual_seed(5)
+    where = torch.rand(batch.inputs.shape) < 0.5
+    where[:, 0] = False
+    torch.manual_seed(6)
+    log_probs, fed = scheduled_sampling(captioner, features, batch.inputs, where, drawn())
+    assert torch.equal(fed[~where], batch.inputs[~where])
+    torch.manual_seed(6)
+    memory = captioner.encode(features)
+    state = captioner.start(memory)
+    for t in range(fed.shape[1]):  # the words of the step before, drawn for the whole batch
+        if where[:, t].any():
+            said = torch.multinomial(step.log_probs[:, 0].exp(), 1)[:, 0]  # noqa: F821
+            assert torch.equal(fed[where[:, t], t], said[where[:, t]])
+        step = captioner.step(fed[:, t : t + 1], state, memory)
+        state = step.state
+        torch.testing.assert_close(log_probs[:, t], step.log_probs[:, 0])
 
 
 def draw(captioner, features, steps=6):

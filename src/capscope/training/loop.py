@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from capscope.decoding.sampling import NotFiniteError
 from capscope.errors import CapscopeError
 from capscope.models.captioner import Captioner
 from capscope.training.batches import Rows
+from capscope.training.optimisers import build_optimiser
 from capscope.training.schedules import Schedule
 from capscope.training.stages.stage import Outcome, Stage
 from capscope.training.state import Progress, discard_older, load_state, save_best, save_state
@@ -64,32 +64,6 @@ class Recipe:
         names = {entry.name for entry in fields(cls)}
         own = {key: value for key, value in section.items() if key not in names | {"from"}}
         return cls(**{name: section[name] for name in names & set(section)}), own
-
-
-def build_optimiser(captioner: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build Adam, or AdamW (Loshchilov and Hutter 2019), over all parameters that are trained.
-
-    Weight decay is for matrices and kernels, unless ``decayed`` is ``all``: shrinking biases, word
-    vectors and the factors of normalisation is no regularisation, but as published.
-    """
-    first, second = recipe.betas
-    trained = [parameter for parameter in captioner.parameters() if parameter.requires_grad]
-    options: dict[str, Any] = {"betas": (first, second), "eps": recipe.epsilon, "fused": True}
-    if recipe.optimiser == "adam":
-        return torch.optim.Adam(trained, recipe.learning_rate, **options)
-    vectors = {id(part.weight) for part in captioner.modules() if isinstance(part, nn.Embedding)}
-    if recipe.decayed == "weights":
-        vectors |= {id(parameter) for parameter in trained if parameter.dim() < 2}
-    else:
-        vectors = set()
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if id(p) not in vectors]},
-        {"params": [p for p in trained if id(p) in vectors], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(
-        groups, recipe.learning_rate, weight_decay=recipe.weight_decay, **options
-    )
 
 
 class Trainer:

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from capscope.decoding.sampling import forbid
+from capscope.decoding.sampling import Choose, argmax, forbid
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
 from capscope.models.layers.recurrent import over_steps
 from capscope.training.batches import CaptionBatch
 
 Per = Literal["word", "caption"]
-FIRST_OWN_WORD = 3
-"""Scheduled sampling replaces inputs from this position on (0 is the start)."""
 
 
 def cross_entropy(
@@ -29,6 +27,7 @@ def cross_entropy(
     per: Per = "word",
     smoothing: float = 0.0,
     published_mass: bool = False,
+    choose: Choose = argmax,
 ) -> Tensor:
     """Return the mean of -log p over all words of the references and their ends.
 
@@ -37,9 +36,8 @@ def cross_entropy(
     per : {"word", "caption"}
         What the sum over all words is divided by: their number, or that of the references (the
         "temporal softmax loss", by which long references weigh more).
-    own_words : Tensor (B,) bool or None
-        Scheduled sampling (Bengio et al. 2015): these references are fed the captioner's own
-        most probable word of the step before instead of their own, from the fourth input on.
+    own_words, choose : Tensor (B, T) bool or None, callable
+        See `scheduled_sampling`.
     smoothing, published_mass : float, bool
         See `word_loss`.
     """
@@ -47,7 +45,7 @@ def cross_entropy(
         hidden = captioner.hidden(features, batch.inputs).values[batch.valid]
         log_probs = _logits(captioner, hidden).log_softmax(-1)
     else:
-        fed, _ = scheduled_sampling(captioner, features, batch.inputs, own_words)
+        fed, _ = scheduled_sampling(captioner, features, batch.inputs, own_words, choose)
         log_probs = fed[batch.valid]
     targets = batch.targets[batch.valid]
     return word_loss(log_probs, targets, len(batch.inputs), per, smoothing, published_mass)
@@ -90,9 +88,21 @@ def _logits(captioner: Captioner, hidden: Tensor) -> Tensor:
 
 
 def scheduled_sampling(
-    captioner: Captioner, features: Features, inputs: Tensor, own_words: Tensor
+    captioner: Captioner,
+    features: Features,
+    inputs: Tensor,
+    own_words: Tensor,
+    choose: Choose = argmax,
 ) -> tuple[Tensor, Tensor]:
-    """Feed references (B, T) word by word, some with the captioner's own words.
+    """Feed references (B, T) word by word, some words the captioner's own (Bengio et al. 2015).
+
+    Parameters
+    ----------
+    own_words : Tensor (B, T) bool
+        Where the captioner is fed the word that it says itself after the inputs before, in place
+        of the reference's; not at the start.
+    choose : callable
+        Which word it says: its most probable one, or one that is drawn.
 
     Returns
     -------
@@ -107,8 +117,9 @@ def scheduled_sampling(
     with over_steps(captioner):
         for t in range(inputs.shape[1]):
             words = inputs[:, t]
-            if t >= FIRST_OWN_WORD:
-                words = torch.where(own_words, log_probs[-1].detach().argmax(-1), words)
+            if bool(own_words[:, t].any()):
+                said = choose(log_probs[-1].detach().unsqueeze(1), t).squeeze(1)
+                words = torch.where(own_words[:, t], said, words)
             step = captioner.step(words.unsqueeze(1), state, memory)
             state = step.state
             log_probs.append(step.log_probs[:, 0])

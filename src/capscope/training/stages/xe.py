@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from capscope.decoding.sampling import argmax, drawn
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
@@ -22,6 +24,14 @@ from capscope.training.objectives import cross_entropy
 from capscope.training.schedules import sampling_probability
 from capscope.training.stages.stage import Corpus, Outcome, Stage
 
+FIRST_OWN_WORD = 3
+"""Input from which on whole references are fed the captioner's words; 0 is the start."""
+
+
+def from_the_fourth_on(references: Tensor, steps: int) -> Tensor:
+    """Return all inputs (B, `steps`) bool of some references (B,) bool, but for the first three."""
+    return references.unsqueeze(1) & (torch.arange(steps) >= FIRST_OWN_WORD)
+
 
 class CrossEntropy(Stage):
     """Teacher forcing, with scheduled sampling of probability ``scheduled_sampling``.
@@ -30,8 +40,11 @@ class CrossEntropy(Stage):
     the references as they come, in the same batches each epoch; ``last_batch: drop`` leaves those
     out that do not fill a batch; ``per: caption`` divides the loss by the number of references;
     ``label_smoothing`` and ``smoothing_mass`` are those of `word_loss`. ``scheduled_sampling`` is a
-    probability, or the arguments of `sampling_probability`. ``captions_per_image`` batches so many
-    references of each image, which captioners that fold encode once.
+    probability, or the arguments of `sampling_probability`: of feeding a reference, from its fourth
+    input on, the captioner's likeliest words (Sun et al. 2022), or with ``own_words: drawn`` of
+    feeding any input behind the start a word drawn from what the captioner says (Bengio et al.
+    2015). ``captions_per_image`` batches so many references of each image, which captioners that
+    fold encode once.
     """
 
     unit = "caption"
@@ -82,18 +95,28 @@ class CrossEntropy(Stage):
             return int(self.settings.get("captions_per_image") or 1)
         return 1
 
+    @property
+    def _drawn(self) -> bool:
+        return bool(self.settings.get("own_words") == "drawn")
+
+    def own_words(self, rows: int, steps: int) -> Tensor:
+        """Draw which inputs (rows, steps) bool are to be the captioner's own words."""
+        if self._drawn:
+            return (torch.rand(rows, steps) < self._own_words) & (torch.arange(steps) > 0)
+        return from_the_fourth_on(torch.rand(rows) < self._own_words, steps)
+
     def step(self, batch: Rows) -> Outcome:
         """Return -log p of the words of the batch, a mean over words or a sum a reference."""
         features, framed = self.read(batch)
-        own_words = torch.rand(len(batch)) < self._own_words
         per = self.settings.get("per", "word")
         loss = cross_entropy(
             self.captioner,
             features,
             framed,
-            own_words,
+            self.own_words(*framed.inputs.shape),
             per,
             self.settings.get("label_smoothing", 0.0),
             self.settings.get("smoothing_mass") == "published",
+            drawn() if self._drawn else argmax,
         )
         return Outcome(loss, int(framed.valid.sum()) if per == "word" else len(batch), {})
