@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from capscope.benchmarks.conservation import measure_conservation
-from capscope.benchmarks.measurement import Key, Measurement, Scores, write_measurements
+from capscope.benchmarks.measurement import (
+    Key,
+    Measurement,
+    Scores,
+    write_measurements,
+    write_sums,
+)
 from capscope.explain.explanation import Explanation
 from capscope.explain.store import Captions, RelevanceStore, write_relevance
 
@@ -74,3 +80,23 @@ def test_conservation_compares_what_was_sent_with_what_arrived(tmp_path: Path) -
         ("grid", "image share"): pytest.approx(3 / 5),
         ("pixels", "error"): pytest.approx(0.5 / 3),
     }
+
+
+def test_sums_of_images_give_the_value_of_the_table(tmp_path: Path) -> None:
+    """What paired tests read is what the means were made of; other measures are not kept."""
+    key = Key("lrp", "pixels", "noun", "test", "hit")
+    scores = Scores()
+    for image_id, value in ((1, 1.0), (1, 0.0), (2, 1.0)):
+        scores.add(key, image_id, value)
+        scores.add(key._replace(word_kind="colour"), image_id, value)
+    rows = scores.measurements(resamples=10, seed=1)
+    write_sums(tmp_path / "a.csv", "ground_truth", rows)
+    with (tmp_path / "a.csv").open() as stream:
+        found = list(csv.DictReader(stream))
+    assert [(row["image_id"], row["part"], row["whole"]) for row in found] == [
+        ("1", "1.000000", "2.000000"),
+        ("2", "1.000000", "1.000000"),
+    ]
+    assert {row["word_kind"] for row in found} == {"noun"}
+    parts = sum(float(row["part"]) for row in found)
+    assert parts / sum(float(row["whole"]) for row in found) == pytest.approx(rows[0].value)

@@ -43,6 +43,10 @@ rule measure:
             "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/benchmarks/{measure}.csv",
             measure=MEASURES,
         ),
+        expand(
+            "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/benchmarks/details/{table}.csv",
+            table=[*MEASURES, "words"],
+        ),
     log:
         "results/{dataset}/logs/benchmarks/{system}-{stage}-seed{seed}.log",
     benchmark:

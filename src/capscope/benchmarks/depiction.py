@@ -106,7 +106,7 @@ def open_depictions(
     data_dir: Path, dataset: Dataset, ids: Iterable[int], size: int
 ) -> tuple[dict[int, Depiction], WordReader]:
     """Return what the images show and the reader of words that fits: masks if drawn, else boxes."""
-    if _is_drawn(data_dir):
+    if is_drawn(data_dir):
         return scene_depictions(data_dir, dataset, ids), scene_words
     path = data_dir / INSTANCES_FILE
     if not path.exists():
@@ -121,14 +121,15 @@ def open_depictions(
 
 def word_reader(data_dir: Path) -> WordReader:
     """Return what finds the object words of a data set: of scenes, of its boxes, or of COCO."""
-    if _is_drawn(data_dir):
+    if is_drawn(data_dir):
         return scene_words
     path = data_dir / INSTANCES_FILE
     categories = read_instances(path).categories.values() if path.exists() else ()
     return _category_reader(set(categories))
 
 
-def _is_drawn(data_dir: Path) -> bool:
+def is_drawn(data_dir: Path) -> bool:
+    """Return whether a data set was drawn, so that all that its images show is known."""
     return (data_dir / "scenes.json").exists()
 
 

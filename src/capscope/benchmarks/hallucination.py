@@ -22,6 +22,7 @@ from torch import Tensor
 from capscope.benchmarks.context import Context, ExplainedCaption, explained_captions
 from capscope.benchmarks.depiction import WordReader, word_reader
 from capscope.benchmarks.ground_truth import CONTROLS, maps_of
+from capscope.benchmarks.judged import shown_names
 from capscope.benchmarks.measurement import Key, Measurement, Scores
 from capscope.benchmarks.parts import repeated
 from capscope.benchmarks.places import present
@@ -110,10 +111,7 @@ def _truth(
     context: Context, reader: WordReader, boxes: Instances | None, caption: ExplainedCaption
 ) -> dict[int, bool]:
     """Return the positions of object words, and whether each is true."""
-    image = context.dataset.by_id(caption.image_id)
-    shown = {thing.category for thing in boxes.objects(image.id)} if boxes else set()
-    for reference in image.tokens:
-        shown |= {name for word in reader(reference) if word.kind == "noun" for name in word.about}
+    shown = shown_names(context.dataset.by_id(caption.image_id), reader, boxes)
     spoken = [context.vocabulary.words[word_id] for word_id in caption.word_ids]
     nouns = [word for word in reader(spoken) if word.kind == "noun"]
     return {word.position: bool(shown & set(word.about)) for word in nouns}

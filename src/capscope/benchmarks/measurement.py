@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,35 @@ from numpy.typing import NDArray
 
 from capscope.files import write_text
 from capscope.metrics.statistics import divide
+
+PAIRED = {
+    "ground_truth": {
+        *((place, "noun", "hit") for place in ("grid", "pooled", "pixels")),
+        *((place, "noun", "choice") for place in ("grid", "pooled", "pixels")),
+        ("pixels", "noun", "mass"),
+        ("pixels", "noun", "rank"),
+    },
+    "correctness": {("pixels", "noun", "correctness")},
+    "removal": {("pixels", "noun", "agreement")},
+    "deletion": {("grid", "noun", "deletion"), ("grid", "noun", "insertion")},
+    "ablation": {("words", "object word", "drop"), ("pixels", "object word", "disappeared")},
+    "latent_ablation": {("grid", "noun", "drop vf_3_min")},
+    "latent_correlation": {("grid", "noun", "spearman truth")},
+    "randomisation": {("grid", "noun", "random weights"), ("grid", "noun", "another noun")},
+    "contribution": {("grid", "all", "vision")},
+    "conservation": {("grid", "all", "error")},
+}
+"""Of each benchmark, what is kept image by image: resolution, kind of word, measure."""
+
+
+class ImageSums(NamedTuple):
+    """The scores of one image's words."""
+
+    part: float
+    """Sum of the scores."""
+    whole: float
+    """What it is divided by: the number of words, unless scores are shares of something."""
+    words: int
 
 
 class Measurement(NamedTuple):
@@ -32,6 +61,8 @@ class Measurement(NamedTuple):
     high: float
     n: int
     """Words."""
+    images: Mapping[int, ImageSums] | None = None
+    """What the value is the ratio of, image by image; None where it is no ratio of sums."""
 
 
 class Key(NamedTuple):
@@ -48,12 +79,12 @@ class Scores:
     """Scores of single words, gathered image by image: words of one image are not independent."""
 
     def __init__(self) -> None:
-        self._sums: dict[Key, dict[int, tuple[float, float, int]]] = defaultdict(dict)
+        self._sums: dict[Key, dict[int, ImageSums]] = defaultdict(dict)
 
     def add(self, key: Key, image_id: int, value: float, whole: float = 1.0) -> None:
         """Add the score of one word of one image; with `whole`, a share of something."""
         part, total, words = self._sums[key].get(image_id, (0.0, 0.0, 0))
-        self._sums[key][image_id] = (part + value, total + whole, words + 1)
+        self._sums[key][image_id] = ImageSums(part + value, total + whole, words + 1)
 
     def measurements(self, resamples: int, seed: int) -> list[Measurement]:
         """Return the mean of every group of scores, bootstrapped over images."""
@@ -63,7 +94,7 @@ class Scores:
             drawn = resampled(len(images), resamples, seed)
             value = float(divide(part.sum(), whole.sum()))
             low, high = percentiles(divide(drawn @ part, drawn @ whole))
-            rows.append(Measurement(*key, value, low, high, int(words.sum())))
+            rows.append(Measurement(*key, value, low, high, int(words.sum()), images))
         return rows
 
 
@@ -87,10 +118,31 @@ def percentiles(values: NDArray[np.float64], level: float = 0.95) -> tuple[float
 
 
 def write_measurements(path: Path, rows: Iterable[Measurement]) -> None:
-    """Write a tidy table, six decimals."""
+    """Write a tidy table, six decimals; image by image only what `PAIRED` names (`write_sums`)."""
+    write_rows(path, Measurement._fields[:-1], (row[:-1] for row in rows))
+
+
+def write_sums(path: Path, benchmark: str, rows: Iterable[Measurement]) -> None:
+    """Write the sums of each image that paired tests of explainers and captioners need."""
+    wanted = PAIRED.get(benchmark, ())
+    fields = (*Key._fields, "image_id", "part", "whole")
+    write_rows(
+        path,
+        fields,
+        (
+            (*row[: len(Key._fields)], image_id, sums.part, sums.whole)
+            for row in rows
+            if row.images and (row.resolution, row.word_kind, row.measure) in wanted
+            for image_id, sums in row.images.items()
+        ),
+    )
+
+
+def write_rows(path: Path, fields: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV table, six decimals."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Measurement._fields)
+    writer.writerow(fields)
     for row in rows:
         writer.writerow([f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row])
     write_text(path, text.getvalue())

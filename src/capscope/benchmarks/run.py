@@ -9,10 +9,13 @@ from typing import Any
 
 from capscope.benchmarks import measure
 from capscope.benchmarks.context import Context
-from capscope.benchmarks.measurement import write_measurements
+from capscope.benchmarks.judged import JudgedWord, judged_words
+from capscope.benchmarks.measurement import write_measurements, write_rows, write_sums
 from capscope.errors import CapscopeError
 from capscope.explain.store import INDEX, RelevanceStore
 from capscope.files import MANIFEST, read_json, sha256_of
+
+DETAILS, WORDS = "details", "words.csv"
 
 
 def open_stores(stack: ExitStack, run_dir: Path, params: dict[str, Any]) -> list[RelevanceStore]:
@@ -50,11 +53,15 @@ def run_benchmarks(
         The run with its relevance stores, its data set, and the features with their extractor.
     out : Path
         Gets ``<name>.csv``, tidy: explainer, resolution, word_kind, split, measure, value, low,
-        high, n.
+        high, n. In ``details``: ``<name>.csv``, what the headline measures are of each image, and
+        ``words.csv``, which words of the explained captions are right.
     params : dict
     """
     with ExitStack() as stack:
         stores = open_stores(stack, run_dir, params)
         context = Context(stores, run_dir, data_dir, features_dir, params)
         for name in names:
-            write_measurements(out / f"{name}.csv", measure(name, context))
+            rows = measure(name, context)
+            write_sums(out / DETAILS / f"{name}.csv", name, rows)
+            write_measurements(out / f"{name}.csv", rows)
+        write_rows(out / DETAILS / WORDS, JudgedWord._fields, judged_words(context))
