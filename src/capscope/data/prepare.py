@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from capscope.data.annotations import DATASET_FILE, INSTANCES_FILE, Dataset, karpathy_json
+from capscope.data.captions_csv import captions_csv_source
 from capscope.data.coco2017 import read_coco2017
 from capscope.data.coco_pt import prepare_coco_pt
 from capscope.data.entities import instances_of, parse_instances
@@ -22,6 +23,7 @@ from capscope.files import MANIFEST, digest, read_json, write_json, write_manife
 
 READERS: dict[str, Callable[[Mapping[str, Any]], Source]] = {
     "karpathy": karpathy_source,
+    "captions_csv": captions_csv_source,
     "flickr30k": karpathy_source,
     "coco2014": karpathy_source,
     "coco2017": read_coco2017,

@@ -17,6 +17,7 @@ FLICKR30K_FORM = "https://shannon.cs.illinois.edu/DenotationGraph/"
 _FILES: dict[str, dict[str, bool]] = {
     "scenes": {},
     "karpathy": {"annotations": False, "images": True},
+    "captions_csv": {"captions": False, "images": True},
     "flickr30k": {"annotations": False, "images": True},
     "coco2014": {"annotations": False, "images": True},
     "coco2017": {"annotations": True, "images": True},
