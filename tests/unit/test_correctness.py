@@ -104,6 +104,20 @@ def test_published_categories_match_any_of_their_words_and_every_colour_is_clamp
     assert against["dining table"].tolist() == [0] * len(THRESHOLDS)
 
 
+def test_of_several_heads_each_published_threshold_takes_the_best() -> None:
+    entity = {
+        "categories": {"dog": 0},
+        "bbox": {0: [[0, 0, 2, 4]]},
+        "shape": [4, 4],
+        "resize_ratio": [1.0, 1.0],
+    }
+    maps = torch.rand(3, 1, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    heads = [published_correctness(one, ["dog"], entity)["dog"] for one in maps]
+    merged = published_correctness(maps, ["dog"], entity)["dog"]
+    assert merged.tolist() == torch.stack(heads).amax(0).tolist()
+    assert any(merged.tolist() != head.tolist() for head in heads)
+
+
 def entities_by_image(context: Context) -> dict[int, dict]:
     instances = read_instances(context.data_dir / INSTANCES_FILE)
     entities = coco_entities(instances)

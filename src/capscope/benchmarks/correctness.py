@@ -113,9 +113,9 @@ def published_correctness(
 
     Parameters
     ----------
-    maps : Tensor (T, C, H, W)
+    maps : Tensor (T, C, H, W) or (heads, T, C, H, W)
         Signed relevance of the words, in the frame that ``resize_ratio`` leads to; C is 3, or 1
-        for maps without colours.
+        for maps without colours. Of several heads, each threshold takes the best.
     words : sequence (T) of str
     entity : Entity
         Of the image.
@@ -124,7 +124,8 @@ def published_correctness(
     """
     found: dict[str, Tensor] = {}
     across, down = entity["resize_ratio"]
-    for word, one in zip(words, maps, strict=True):
+    by_word = (maps if maps.dim() == 5 else maps.unsqueeze(0)).transpose(0, 1)
+    for word, heads in zip(words, by_word, strict=True):
         for category, category_id in entity["categories"].items():
             if not word_forms(word) & set(category.split()):
                 continue
@@ -132,9 +133,10 @@ def published_correctness(
                 [int(x0 * across), int(y0 * down), int(x1 * across), int(y1 * down)]
                 for x0, y0, x1, y1 in entity["bbox"][category_id]
             ]
-            relevance = positive_relevance(one.double(), negative=negative, parity=True)
-            best = published_box_scores(relevance, boxes).amax(0)
-            found[category] = torch.maximum(found.get(category, best), best)
+            for one in heads:
+                relevance = positive_relevance(one.double(), negative=negative, parity=True)
+                best = published_box_scores(relevance, boxes).amax(0)
+                found[category] = torch.maximum(found.get(category, best), best)
     return found
 
 
