@@ -12,8 +12,8 @@ rule decode:
     conda:
         "../../envs/capscope.yaml"
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(120),
     params:
         data=subpath(input.data, parent=True),
         features=subpath(input.features, parent=True),
@@ -46,8 +46,8 @@ rule evaluate:
     threads: 2
     resources:
         gpu=1 if LEARNED else 0,
-        mem_mb=4000 + 1000 * SPICE["memory_gb"] * config["metrics"]["spice"],
-        runtime=240,
+        mem_mb=by_attempt(4000 + 1000 * SPICE["memory_gb"] * config["metrics"]["spice"]),
+        runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         runs=expand("--run {run}", run=RUNS),
@@ -70,7 +70,7 @@ rule spice_models:
     conda:
         "../../envs/capscope.yaml"
     resources:
-        runtime=120,
+        runtime=by_attempt(120),
     params:
         file=f"results/{DATASET}/params.json",
         settings=[SPICE["addresses"], SPICE["checksum"]],

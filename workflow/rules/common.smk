@@ -180,6 +180,16 @@ def shards_of(kind):
     )
 
 
+def by_attempt(amount):
+    """Return a resource of which each attempt asks for as much again; `retries` says how many."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def memory_to_train(wildcards, attempt):
+    """Return megabytes: rewards hold the n-grams of all training references, 3.3 GB for COCO."""
+    return attempt * (8000 if wildcards.stage.endswith("scst") else 4000)
+
+
 def models_at_hand(wildcards):
     """Return a file of every model that a metric needs, as far as it is in a folder."""
     return [path for path in METRIC_MODELS if Path(path).exists()]

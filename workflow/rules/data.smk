@@ -11,7 +11,7 @@ rule prepare_data:
         "../../envs/capscope.yaml"
     threads: 2
     resources:
-        runtime=60,
+        runtime=by_attempt(60),
     params:
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
@@ -27,7 +27,7 @@ rule download_data:
     conda:
         "../../envs/capscope.yaml"
     resources:
-        runtime=1440,
+        runtime=by_attempt(1440),
     params:
         file=f"results/{DATASET}/params.json",
     shell:

@@ -14,8 +14,8 @@ rule relevance:
     conda:
         "../../envs/capscope.yaml"
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         features=subpath(input.features, parent=True),
@@ -54,8 +54,8 @@ rule measure:
     conda:
         "../../envs/capscope.yaml"
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         features=subpath(input.features, parent=True),

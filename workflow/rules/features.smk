@@ -12,8 +12,8 @@ rule train_backbone:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(60),
     params:
         data=subpath(input.data, parent=True),
         out=subpath(output[0], parent=True),
@@ -42,8 +42,8 @@ rule extract_shard:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         network=lambda wildcards: NETWORK_OPTIONS[wildcards.kind],
@@ -71,8 +71,8 @@ rule extract_grid:
     threads: 2
     resources:
         gpu=1 if SHARDS == 1 else 0,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         network=NETWORK_OPTIONS["grid"],
@@ -100,8 +100,8 @@ rule train_detector:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(60),
     params:
         data=subpath(input.data, parent=True),
         backbone=subpath(input.backbone, parent=True),
@@ -129,8 +129,8 @@ rule extract_regions:
     threads: 2
     resources:
         gpu=1 if SHARDS == 1 else 0,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         network=NETWORK_OPTIONS["regions"],

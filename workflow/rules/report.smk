@@ -32,7 +32,7 @@ rule write_report:
     conda:
         "../../envs/capscope.yaml"
     resources:
-        mem_mb=2000,
+        mem_mb=by_attempt(2000),
     params:
         out=subpath(output.page, parent=True),
         file=f"results/{DATASET}/params.json",

@@ -17,9 +17,8 @@ rule train_captioner:
     threads: 1
     resources:
         gpu=1,
-        # Rewards hold the n-grams of all training references: 3.3 GB for COCO.
-        mem_mb=lambda wildcards: 8000 if wildcards.stage.endswith("scst") else 4000,
-        runtime=600,
+        mem_mb=memory_to_train,
+        runtime=by_attempt(600),
     params:
         data=subpath(input.data, parent=True),
         vocabulary=subpath(input.vocabulary, parent=True),
@@ -53,8 +52,8 @@ rule extract_fine_tuned:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         run=subpath(input.run, parent=True),
