@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
@@ -21,6 +20,7 @@ from typing import Any
 
 from capscope import __version__
 from capscope.errors import CapscopeError
+from capscope.lock import claim
 
 MANIFEST = "manifest.json"
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "pycocoevalcap")
@@ -53,34 +53,41 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it onto `path` if the block succeeds.
+    """Yield a temporary path, ``.<name>.part`` beside `path`; rename it onto `path` at the end.
 
     On any exception, Ctrl-C included, the temporary file is removed and `path` keeps what it had.
-    A full disk or a read-only folder is reported as a `CapscopeError` that names the file.
+    What a killed process left half written is written over by the next writer of `path`; two
+    writers at once wait for each other. A full disk or a read-only folder is reported as a
+    `CapscopeError` that names the file.
     """
-    temporary: Path | None = None
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            prefix, folder = f".{path.name}.", path.parent
-            handle, name = tempfile.mkstemp(prefix=prefix, suffix=".part", dir=folder)
-            os.close(handle)
-            temporary = Path(name)
-            yield temporary
-            with temporary.open("rb") as stream:
-                os.fsync(stream.fileno())
-            temporary.chmod(0o644)
-            temporary.replace(path)
+    part = part_of(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = claim(part, wait=True)
+        assert handle is not None
+        try:
+            os.ftruncate(handle, 0)
+            yield part
+            os.fsync(handle)
+            part.chmod(0o644)
+            part.replace(path)
             _sync_folder(path.parent)
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(handle)
 
 
-def discard_parts(folder: Path) -> None:
-    """Remove what a killed process left of files that it was writing; the folder must be ours."""
-    for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+def part_of(path: Path) -> Path:
+    """Return where `path` is written before it gets its name."""
+    return path.with_name(f".{path.name}.part")
+
+
+def discard(path: Path) -> None:
+    """Remove a file, and what a killed process left of it half written."""
+    for one in (path, part_of(path)):
+        one.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

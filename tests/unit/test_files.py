@@ -3,6 +3,8 @@
 import errno
 import hashlib
 import json
+import threading
+import time
 
 import pytest
 
@@ -11,7 +13,8 @@ from capscope.files import (
     MANIFEST,
     atomic_path,
     digest,
-    discard_parts,
+    discard,
+    part_of,
     read_json,
     read_manifest,
     sha256_of,
@@ -196,8 +199,38 @@ def test_a_flipped_byte_is_found_on_demand(product):
         read_manifest(product, "toy", check_hashes=True)
 
 
-def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
-    for name in (".model.safetensors.x1.part", "kept.part", ".kept"):
+def test_what_a_killed_process_left_half_written_is_written_over(tmp_path):
+    part_of(tmp_path / "a.txt").write_text("longer than what comes")
+    write_text(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_file_is_discarded_with_what_was_half_written_of_it_and_nothing_else(tmp_path):
+    for name in ("a.txt", ".a.txt.part", ".b.txt.part", "kept.part"):
         (tmp_path / name).touch()
-    discard_parts(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".kept", "kept.part"]
+    discard(tmp_path / "a.txt")
+    assert names(tmp_path) == [".b.txt.part", "kept.part"]
+
+
+def test_two_writers_of_a_file_wait_for_each_other(tmp_path):
+    path, order = tmp_path / "a.txt", []
+
+    def write(text):
+        with atomic_path(path) as temporary:
+            order.append(text)
+            temporary.write_text(text)
+            started.set()
+            time.sleep(0.05)
+            assert temporary.read_text() == text
+            order.append(text)
+
+    started = threading.Event()
+    first = threading.Thread(target=write, args=("first",))
+    first.start()
+    started.wait()
+    write("second")
+    first.join()
+    assert order == ["first", "first", "second", "second"]
+    assert path.read_text() == "second"
+    assert names(tmp_path) == ["a.txt"]

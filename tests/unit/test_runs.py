@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +16,6 @@ from capscope.files import read_json, write_json, write_manifest
 from capscope.models.checkpoint import load_run
 from capscope.params import merge
 from capscope.tensors import read_tensors, write_tensors
-from capscope.training.lock import exclusive
 from capscope.training.loop import Trainer
 from capscope.training.run import train_run
 
@@ -210,27 +204,6 @@ def test_a_vocabulary_of_another_run_is_refused(tmp_path, folders, params):
     write_manifest(tmp_path / "vocabulary", "vocabulary", params={})
     with pytest.raises(CapscopeError, match="another vocabulary"):
         train(tmp_path / "run", {**folders, "vocabulary": tmp_path / "vocabulary"}, params)
-
-
-def test_a_second_trainer_on_the_folder_stops_and_a_dead_one_is_followed(tmp_path):
-    code = (
-        "import sys, time; from pathlib import Path; "
-        "from capscope.training.lock import exclusive\n"
-        "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(CapscopeError, match=f"process {holder.pid}"), exclusive(tmp_path):
-            pass
-    finally:
-        holder.send_signal(signal.SIGKILL)
-        holder.wait()
-    with exclusive(tmp_path):
-        held = json.loads((tmp_path / "lock.json").read_text())
-        assert held["pid"] == os.getpid()
 
 
 def test_a_loaded_run_speaks_as_the_trained_one(run, folders, params):

@@ -208,7 +208,7 @@ def test_two_processes_do_not_write_one_store(tmp_path, rows):
     arguments = [tmp_path / "features.h5", range(95), fields, {}, "x"]
     with resume_fields(*arguments) as writer:
         other = resume_fields(*arguments)
-        with pytest.raises(CapscopeError, match="another process is writing"):
+        with pytest.raises(CapscopeError, match="is being written by another run"):
             other.__enter__()
         writer.append({"grid": rows})
     assert len(map_fields(tmp_path / "features.h5")[0]) == 95

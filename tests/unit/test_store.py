@@ -134,7 +134,7 @@ def test_too_few_or_too_many_features_are_never_a_store(tmp_path: Path, count: i
 def test_what_the_disk_swallowed_is_found_before_the_rename(tmp_path: Path) -> None:
 
     def swallow() -> None:
-        (part,) = tmp_path.glob(".features.h5.*.part")
+        (part,) = tmp_path.glob(".features.h5.part")
         with part.open("r+b") as stream:
             stream.seek(5_000)
             stream.write(b"\xff" * 8)

@@ -117,7 +117,7 @@ def write_relevance(
     written = np.zeros(len(captions.image_ids), dtype=bool)
     saturated = 0
     with atomic_path(folder / FILE) as temporary:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(temporary, "w", locking=False) as file:
             file.attrs.update(attributes)
             for name, values in captions._asdict().items():
                 file[name] = values
@@ -182,7 +182,7 @@ class RelevanceStore:
     def __init__(self, folder: Path) -> None:
         self.manifest = read_manifest(folder, KIND)
         self.folder = folder
-        self._file = h5py.File(folder / FILE, "r")
+        self._file = h5py.File(folder / FILE, "r", locking=False)
         self.explainer = str(self._file.attrs["explainer"])
         self.split = str(self._file.attrs["split"])
         height, width = self._file.attrs["grid"]

@@ -79,7 +79,7 @@ class FieldWriter:
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         layout.set_obj_track_times(False)  # the same features give the same bytes
-        with h5py.File(path, "w") as file:
+        with h5py.File(path, "w", locking=False) as file:
             file["ids"] = self.ids
             file.attrs["attributes"] = json.dumps(dict(attributes))
             for name, field in self.fields.items():
@@ -92,7 +92,7 @@ class FieldWriter:
         """Go on with a file whose first rows are as `note` says; otherwise say no."""
         try:
             ids, arrays, _ = map_fields(path)
-            with h5py.File(path, "r") as file:
+            with h5py.File(path, "r", locking=False) as file:
                 self._offsets = {name: int(file[name].id.get_offset()) for name in self.fields}
         except (CapscopeError, OSError, KeyError):
             return False
@@ -224,7 +224,7 @@ def map_fields(path: Path) -> tuple[NDArray[np.int64], dict[str, NDArray[Any]], 
     """Return ids, the memory-mapped fields by name and the attributes of a features file."""
     places: dict[str, tuple[Any, Any, Any]] = {}
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             ids, attributes = file["ids"][()], json.loads(file.attrs["attributes"])
             for name in file:
                 if name != "ids":

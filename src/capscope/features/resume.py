@@ -6,7 +6,6 @@ Rows go to ``.<name>.unfinished``. Now and then they are brought to the disk, an
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 
 from capscope.errors import CapscopeError
 from capscope.features.fields import Field, FieldWriter, check_ids, check_room
-from capscope.files import read_json, write_json, writing
+from capscope.files import discard, read_json, write_json, writing
+from capscope.lock import one_writer
 
 JOURNAL_SECONDS = 10.0
 """Time between two notes in the journal: what a kill costs at most, and a batch."""
@@ -82,13 +82,11 @@ def resume_fields(
     Raises
     ------
     CapscopeError
-        As `create_fields`; or another process writes the same file.
+        As `create_fields`; another process writes the same file.
     """
     numbers = check_ids(path, ids)
     part, journal = (path.with_name(f".{path.name}.{end}") for end in ("unfinished", "journal"))
-    with writing(path), _locked(path.parent):
-        for stale in path.parent.glob(".*.part"):  # of a process that was killed
-            stale.unlink()
+    with writing(path), one_writer(path):
         part.touch()
         check_room(path, numbers, fields, there=512 * part.stat().st_blocks)
         writer = JournalledWriter(part, journal, numbers, fields, attributes, identity)
@@ -101,20 +99,6 @@ def resume_fields(
         finally:
             writer.close()
         writer.verify(part)
-        journal.unlink(missing_ok=True)
+        discard(journal)
         part.chmod(0o644)
         part.replace(path)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; the kernel lets it go, however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise CapscopeError(f"another process is writing into {folder}") from error
-    finally:
-        os.close(handle)

@@ -22,8 +22,8 @@ from capscope.features.store import FeatureStore
 from capscope.features.visual import FeatureSource
 from capscope.files import (
     MANIFEST,
+    atomic_path,
     digest,
-    discard_parts,
     read_json,
     read_manifest,
     sha256_of,
@@ -33,6 +33,7 @@ from capscope.files import (
     write_text,
     writing,
 )
+from capscope.lock import one_writer
 from capscope.metrics.cider import CiderD
 from capscope.models import build, configure
 from capscope.models.captioner import Captioner
@@ -41,7 +42,6 @@ from capscope.models.from_images import FromImages
 from capscope.tensors import read_tensors, write_tensors
 from capscope.training.batches import Rows, image_of_row
 from capscope.training.fine_tuning import IMAGES_FILE, ImageReader, save_network, with_network
-from capscope.training.lock import exclusive
 from capscope.training.loop import Recipe, Trainer
 from capscope.training.stages import STAGES, build_stage
 from capscope.training.stages.stage import Corpus
@@ -107,10 +107,9 @@ def train_run(
         stage: settings[stage],
     }
     key = digest([identity, {name: sha256_of(path) for name, path in manifests.items()}])
-    with writing(out), exclusive(out / "state"):
-        discard_parts(out)
+    with writing(out), one_writer(out):
         if (out / MANIFEST).exists() and read_manifest(out, "run").get("key") == key:
-            shutil.rmtree(out / "state")
+            shutil.rmtree(out / "state", ignore_errors=True)
             return False
         torch.manual_seed(seed)
         recipe, own = Recipe.split(settings[stage])
@@ -252,7 +251,8 @@ def _copy_extractor(features_dir: Path, out: Path) -> Any:
     for name in EXTRACTOR_FILES:
         (out / name).unlink(missing_ok=True)
         if (features_dir / name).exists():
-            shutil.copyfile(features_dir / name, out / name)
+            with atomic_path(out / name) as temporary:
+                shutil.copyfile(features_dir / name, temporary)
     return read_json(features_dir / EXTRACTOR_FILES[0])
 
 
