@@ -6,7 +6,6 @@ Rows go to ``.<name>.unfinished``. Now and then they are brought to the disk, an
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
