@@ -237,7 +237,7 @@ def test_a_killed_fine_tuning_ends_at_the_same_bytes(run, folders, params, tmp_p
         if self.progress.step == 4:
             self._save()
             raise Killed
-        original(self, batch)
+        return original(self, batch)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", dies)

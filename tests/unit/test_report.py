@@ -48,6 +48,7 @@ def results(tmp_path):
     write_json(run / "model.json", info)
     log = "epoch,step,split,metric,value\n1,2,train,loss,3.0\n1,2,val,cider,0.5\n"
     (run / "metrics.csv").write_text(log)
+    (run / "history.csv").write_text("epoch,step,metric,value\n1,1,loss,4.0\n1,2,loss,2.0\n")
     write_manifest(run, "run", params={"x": 1})
     spoken = [
         {"image_id": k, "caption": f"a {HOSTILE}", "word_ids": [1, 3], "log_probs": [-0.1, -0.7, 0]}

@@ -10,14 +10,19 @@ import safetensors.torch
 import torch
 from tiny_data import tiny_folders, tiny_params
 
+from capscope.data.annotations import open_dataset
+from capscope.data.captions import open_captions
 from capscope.decoding.captions import decode_run
 from capscope.errors import CapscopeError
+from capscope.features.store import FeatureStore
 from capscope.files import read_json, write_json, write_manifest
+from capscope.models import build
 from capscope.models.checkpoint import load_run
 from capscope.params import merge
 from capscope.tensors import read_tensors, write_tensors
-from capscope.training.loop import Trainer
+from capscope.training.loop import Recipe, Trainer
 from capscope.training.run import train_run
+from capscope.training.validation import Validation, validated
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +81,51 @@ def test_a_finished_run_holds_what_the_design_says(run):
         "last.safetensors",
         "model.json",
         "metrics.csv",
+        "history.csv",
         "manifest.json",
     }
     assert not (run / "state").exists()
     assert list((run / "tensorboard").iterdir())
     lines = (run / "metrics.csv").read_text().splitlines()
     assert lines[0] == "epoch,step,split,metric,value"
-    assert len(lines) == 1 + 2 * 3
+    found = {tuple(line.split(",")[2:4]) for line in lines[1:]}
+    assert found == {("train", "loss"), ("train", "learning_rate")} | {
+        ("val", name) for name in ("cider", "bleu4", "rouge_l", "loss")
+    }
+    assert len(lines) == 1 + 2 * len(found)
+
+
+def test_the_history_holds_every_so_manyth_step(run, tmp_path, folders):
+    train(tmp_path / "often", folders, tiny_params(log_every=2, scheduled_sampling=0.5))
+    lines = (tmp_path / "often" / "history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,step,metric,value"
+    steps = [int(line.split(",")[1]) for line in lines[1:]]
+    metrics = {line.split(",")[2] for line in lines[1:]}
+    assert metrics == {"loss", "learning_rate", "scheduled_sampling"}
+    last = int((tmp_path / "often" / "metrics.csv").read_text().splitlines()[-1].split(",")[1])
+    assert steps == [step for step in range(2, last + 1, 2) for _ in metrics]
+    assert (run / "history.csv").read_text().startswith("epoch,step,metric,value")
+
+
+def test_the_validation_loss_is_the_mean_over_all_words_of_the_references(folders, params):
+    dataset, store = open_dataset(folders["data"], params), FeatureStore.open(folders["features"])
+    vocabulary, captions = open_captions(folders["vocabulary"])
+    recipe, _ = Recipe.split(params["systems"]["gridtd"]["xe"])
+    torch.manual_seed(0)
+    sizes = {"vocabulary_size": len(vocabulary), "feature_size": store.dim}
+    captioner = build("lstm", **sizes, embedding=6, hidden=8)
+    total = words = 0
+    for image_id in validated(dataset, recipe):
+        for row in captions.rows_of(image_id):
+            ids = captions.labels[row, : captions.lengths[row]].tolist()
+            fed = torch.tensor([[vocabulary.start, *ids]])
+            hidden = captioner.hidden(store.read([image_id]), fed).values
+            logits = captioner.readout(hidden).detach()
+            for place, word in enumerate([*ids, vocabulary.end]):
+                total -= float(logits[0, place].log_softmax(-1)[word])
+                words += 1
+    validation = Validation(dataset, captions, store, vocabulary, recipe)
+    assert validation(captioner)["loss"] == pytest.approx(total / words, rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(run, tmp_path, folders, params):
@@ -116,7 +159,7 @@ def test_an_interrupted_training_ends_at_the_same_bytes(
     def dies(self, rows):
         if self.progress.step == step:
             raise Killed
-        original(self, rows)
+        return original(self, rows)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", dies)
@@ -131,10 +174,10 @@ def unfinished(out: Path, folders, params, monkeypatch) -> None:
     """Leave a state of one epoch behind."""
     original = Trainer._epoch
 
-    def dies(self, bar):
+    def dies(self, board, bar):
         if self.progress.epoch == 1:
             raise Killed
-        original(self, bar)
+        original(self, board, bar)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_epoch", dies)

@@ -25,23 +25,53 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def training_curves(run: RunResults) -> Figure | None:
-    """Draw training loss (or reward) and validation CIDEr over epochs, or None without a log."""
+    """Draw loss, validation CIDEr and learning rate over steps, or None without a log.
+
+    In training the loss (or the reward) of single steps stands behind the means of epochs; what
+    else was logged of training, such as the probability of scheduled sampling, has no curve.
+    """
     path = run.folder / "metrics.csv"
     if not path.exists():
         return None
     log = pd.read_csv(path).set_index(["split", "metric"]).sort_index()
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    trained = ("train", "reward") if ("train", "reward") in log.index else ("train", "loss")
-    curves = {trained: f"training {trained[1]}", ("val", "cider"): "validation CIDEr"}
-    for place, (key, title) in enumerate(curves.items()):
-        axes = figure.add_subplot(1, len(curves), place + 1)
-        curve = log.loc[[key]]
-        axes.plot(curve["epoch"], curve["value"], color=COLOURS[place], marker="o", markersize=3)
+    history = run.folder / "history.csv"
+    steps = pd.read_csv(history).set_index("metric") if history.exists() else None
+    trained = "reward" if ("train", "reward") in log.index else "loss"
+    figure = Figure(figsize=(9.2, 2.6), layout="constrained")
+    loss, score, rate = figure.subplots(1, 3)
+    if steps is not None and trained in steps.index:
+        noted = steps.loc[[trained]]
+        loss.plot(noted["step"], noted["value"], color=CONTROL, linewidth=0.8)
+    if steps is not None and "learning_rate" in steps.index:
+        noted = steps.loc[["learning_rate"]]
+        rate.plot(noted["step"], noted["value"], color=COLOURS[0])
+    else:
+        _curve(rate, log, ("train", "learning_rate"), COLOURS[0])
+    _curve(loss, log, ("train", trained), COLOURS[0], "training")
+    if trained == "loss":
+        _curve(loss, log, ("val", "loss"), COLOURS[1], "validation")
+    _curve(score, log, ("val", "cider"), COLOURS[1])
+    if len(loss.lines) > 1:
+        loss.legend(frameon=False, fontsize=8)
+    titles = (f"{trained}", "validation CIDEr", "learning rate")
+    for axes, title in zip((loss, score, rate), titles, strict=True):
         axes.set_title(title, fontsize=10, color=INK)
-        axes.set_xlabel("epoch", fontsize=9)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("step", fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         _plain(axes)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     return figure
+
+
+def _curve(
+    axes: Axes, log: pd.DataFrame, key: tuple[str, str], colour: str, label: str = "_"
+) -> None:
+    """Draw a measure of epochs, if it was logged."""
+    if key in log.index:
+        curve = log.loc[[key]]
+        axes.plot(
+            curve["step"], curve["value"], color=colour, marker="o", markersize=3, label=label
+        )
 
 
 def explainer_bars(results: Results, run: RunResults) -> Figure | None:

@@ -22,8 +22,8 @@ from capscope.training.schedules import Schedule
 from capscope.training.stages.stage import Outcome, Stage
 from capscope.training.state import Progress, discard_older, load_state, save_best, save_state
 
-SHOWN = ("loss", "reward", "cider")
-"""Measures that the progress bar shows."""
+SHOWN = (("train", "loss"), ("train", "reward"), ("val", "cider"))
+"""Splits and measures that the progress bar shows."""
 Validate = Callable[[Captioner], Mapping[str, float]]
 """Scores a captioner on validation images; ``cider`` decides which epoch is best."""
 
@@ -33,7 +33,8 @@ class Recipe:
     """What the parameters of all stages have in common; the rest is the stage's own.
 
     An epoch ends with a validation. It is a pass over the training data, or ``epoch_steps`` steps.
-    What has a default here may be left out of the parameters.
+    Each ``log_every``-th step is noted in the history. What has a default here may be left out of
+    the parameters.
     """
 
     epochs: int
@@ -57,6 +58,7 @@ class Recipe:
     epsilon: float = 1e-8
     clip_norm: float | None = None
     limit: int | None = None
+    log_every: int = 15
 
     @classmethod
     def split(cls, section: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
@@ -135,7 +137,7 @@ class Trainer:
                 self._log(self._judge({}), board, bar)
             while not self.finished():
                 bar.set_description(f"epoch {progress.epoch + 1}/{self.recipe.epochs}")
-                self._epoch(bar)
+                self._epoch(board, bar)
                 self._log(self._close_epoch(), board, bar)
         return progress
 
@@ -160,22 +162,33 @@ class Trainer:
         return self.stage.batches(self.recipe.batch_size, seed=self.seed, epoch=number)
 
     def _log(self, rows: list[dict[str, Any]], board: Any, bar: tqdm[Any]) -> None:
+        """Show the lines of an epoch."""
         for row in rows:
             board.add_scalar(f"{row['split']}/{row['metric']}", row["value"], row["step"])
-        shown = {row["metric"]: f"{row['value']:.3f}" for row in rows}
-        bar.set_postfix({name: shown[name] for name in SHOWN if name in shown})
+        shown = {(row["split"], row["metric"]): f"{row['value']:.3f}" for row in rows}
+        bar.set_postfix({key[1]: shown[key] for key in SHOWN if key in shown})
 
-    def _epoch(self, bar: tqdm[Any]) -> None:
+    def _epoch(self, board: Any, bar: tqdm[Any]) -> None:
         """Train on what is left of the present epoch."""
         self.stage.begin(self.progress.epoch)
         self.captioner.train()
         for batch in self._batches(self.progress.epoch)[self.progress.batch :]:
-            self._step(batch)
+            measured = self._step(batch)
+            if self.progress.step % self.recipe.log_every == 0:
+                self._note(measured, board)
             bar.update(len(batch))
             if time.monotonic() - self._saved >= self.recipe.checkpoint_seconds:
                 self._save()
 
-    def _step(self, batch: Rows) -> None:
+    def _note(self, measured: Mapping[str, float], board: Any) -> None:
+        """Keep what a single step measured."""
+        place = {"epoch": self.progress.epoch + 1, "step": self.progress.step}
+        for metric, value in measured.items():
+            self.progress.history.append({**place, "metric": metric, "value": value})
+            board.add_scalar(f"step/{metric}", value, self.progress.step)
+
+    def _step(self, batch: Rows) -> dict[str, float]:
+        """Train on a batch; return its measures."""
         progress, recipe = self.progress, self.recipe
         torch.manual_seed(
             int(np.random.SeedSequence([self.seed, progress.step]).generate_state(1)[0])
@@ -191,11 +204,13 @@ class Trainer:
         if recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.captioner.parameters(), recipe.clip_norm)
         self.optimiser.step()
-        for name, value in {"loss": outcome.loss.item(), **outcome.measures}.items():
+        measured = {"loss": outcome.loss.item(), **outcome.measures}
+        for name, value in measured.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value * outcome.weight
         progress.weight += outcome.weight
         progress.batch += 1
         progress.step += 1
+        return {"learning_rate": rate, **measured}
 
     def _outcome(self, batch: Rows) -> Outcome:
         """Return what the stage makes of a batch; a loss that is not finite is an error."""

@@ -16,13 +16,20 @@ Build = Callable[[list[Group], "Recipe"], torch.optim.Optimizer]
 
 
 def _adam(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
-    options = {"betas": recipe.betas, "eps": recipe.epsilon, "fused": True}
-    return torch.optim.Adam(groups, recipe.learning_rate, **options)
+    return torch.optim.Adam(
+        groups, recipe.learning_rate, betas=_pair(recipe), eps=recipe.epsilon, fused=True
+    )
 
 
 def _adamw(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
-    options = {"betas": recipe.betas, "eps": recipe.epsilon, "fused": True}
-    return torch.optim.AdamW(groups, recipe.learning_rate, **options)
+    return torch.optim.AdamW(
+        groups, recipe.learning_rate, betas=_pair(recipe), eps=recipe.epsilon, fused=True
+    )
+
+
+def _pair(recipe: Recipe) -> tuple[float, float]:
+    first, second = recipe.betas
+    return first, second
 
 
 def _sgd(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
@@ -34,8 +41,7 @@ def _momentum(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _nesterov(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:
-    options = {"momentum": recipe.betas[0], "nesterov": True, "fused": True}
-    return torch.optim.SGD(groups, recipe.learning_rate, **options)
+    return torch.optim.SGD(groups, recipe.learning_rate, recipe.betas[0], nesterov=True, fused=True)
 
 
 def _adagrad(groups: list[Group], recipe: Recipe) -> torch.optim.Optimizer:

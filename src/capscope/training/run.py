@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,6 @@ import torch
 
 from capscope.data.annotations import Dataset, open_dataset
 from capscope.data.captions import EncodedCaptions, open_captions
-from capscope.data.vocabulary import Vocabulary
-from capscope.decoding.captions import caption_split
 from capscope.errors import CapscopeError
 from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.store import FeatureStore
@@ -34,7 +32,6 @@ from capscope.files import (
     writing,
 )
 from capscope.lock import one_writer
-from capscope.metrics.cider import CiderD
 from capscope.models import build, configure
 from capscope.models.captioner import Captioner
 from capscope.models.checkpoint import INFO_FILE, MODEL_FILE
@@ -47,9 +44,11 @@ from capscope.training.stages import STAGES, build_stage
 from capscope.training.stages.stage import Corpus
 from capscope.training.start import start_from
 from capscope.training.state import BEST_FILE, Progress
+from capscope.training.validation import Validation, validated
 
 LAST_FILE = "last.safetensors"
 METRICS_FILE = "metrics.csv"
+HISTORY_FILE = "history.csv"
 
 
 def train_run(
@@ -128,14 +127,14 @@ def train_run(
         source: FeatureSource = store
         if own.get("encoder") == "fine_tuned":
             captioner = with_network(captioner, features_dir, own)
-            ids = [*np.unique(image_of_row(captions)[rows]), *_validated(dataset, recipe)]
+            ids = [*np.unique(image_of_row(captions)[rows]), *validated(dataset, recipe)]
             size = captioner.extractor.image_size or 0
             source = ImageReader(out / "state" / IMAGES_FILE, dataset, ids, size)
         corpus = Corpus(captions, rows, vocabulary, source)
         objective = build_stage(stage, captioner, corpus, own)
         trainer = Trainer(
             objective,
-            _Validation(dataset, captions, source, vocabulary, recipe),
+            Validation(dataset, captions, source, vocabulary, recipe),
             recipe,
             seed=seed,
             folder=out,
@@ -208,42 +207,6 @@ def spread(rows: Rows, limit: int | None) -> Rows:
     return rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
 
 
-def _validated(dataset: Dataset, recipe: Recipe) -> list[int]:
-    """Return the images that are captioned after each epoch."""
-    images = dataset.split("val")[: recipe.validation_images]
-    if not images:
-        raise CapscopeError(f"data set {dataset.name} has no images in its split val")
-    return [image.id for image in images]
-
-
-class _Validation:
-    """CIDEr-D of the captions of some validation images, as long as the training's references."""
-
-    def __init__(
-        self,
-        dataset: Dataset,
-        captions: EncodedCaptions,
-        store: FeatureSource,
-        vocabulary: Vocabulary,
-        recipe: Recipe,
-    ) -> None:
-        self.store, self.vocabulary = store, vocabulary
-        self.ids = _validated(dataset, recipe)
-        store.rows(self.ids)
-        self.cider = CiderD([dataset.by_id(image_id).tokens for image_id in self.ids])
-        self.settings = {
-            "method": "beam",
-            "beam": recipe.validation_beam,
-            "max_length": captions.labels.shape[1],
-            "batch_size": recipe.batch_size,
-        }
-
-    def __call__(self, captioner: Captioner) -> dict[str, float]:
-        found = caption_split(captioner, self.store, self.ids, self.vocabulary, self.settings)
-        captions = [self.vocabulary.decode(best.word_ids).split() for _, (best, *_) in found]
-        return {"cider": float(self.cider.score(captions).mean())}
-
-
 def _copy_extractor(features_dir: Path, out: Path) -> Any:
     """Take the image network along, so that the run can caption photographs by itself."""
     if not (features_dir / EXTRACTOR_FILES[0]).exists():
@@ -270,9 +233,16 @@ def _write(
         info |= {"extractor": spec, "features": {**info["features"], **spec}}
     write_tensors(out / MODEL_FILE, kept)
     write_tensors(out / LAST_FILE, last)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(progress.rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(progress.rows)
-    write_text(out / METRICS_FILE, text.getvalue())
+    write_text(
+        out / METRICS_FILE, _csv(("epoch", "step", "split", "metric", "value"), progress.rows)
+    )
+    write_text(out / HISTORY_FILE, _csv(("epoch", "step", "metric", "value"), progress.history))
     write_json(out / INFO_FILE, info)
+
+
+def _csv(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()

@@ -40,8 +40,8 @@ class Progress:
         epochs since.
     best_score, last_score : float or None
         The best and the latest validation score.
-    rows : list of dict
-        Lines of ``metrics.csv`` so far.
+    rows, history : list of dict
+        Lines of ``metrics.csv`` (of epochs) and of ``history.csv`` (of single steps) so far.
     """
 
     key: str
@@ -56,6 +56,7 @@ class Progress:
     last_score: float | None = None
     waited: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 def save_state(

@@ -30,7 +30,8 @@ FIRST_OWN_WORD = 3
 
 def from_the_fourth_on(references: Tensor, steps: int) -> Tensor:
     """Return all inputs (B, `steps`) bool of some references (B,) bool, but for the first three."""
-    return references.unsqueeze(1) & (torch.arange(steps) >= FIRST_OWN_WORD)
+    later: Tensor = torch.arange(steps) >= FIRST_OWN_WORD
+    return references.unsqueeze(1) & later
 
 
 class CrossEntropy(Stage):
@@ -57,6 +58,7 @@ class CrossEntropy(Stage):
     def begin(self, epoch: int) -> None:
         """Take the probability of scheduled sampling, which may grow from epoch to epoch."""
         chosen = self.settings.get("scheduled_sampling", 0.0)
+        self._samples = bool(chosen)
         if isinstance(chosen, Mapping):
             chosen = sampling_probability(epoch, **chosen)
         self._own_words = chosen
@@ -102,7 +104,8 @@ class CrossEntropy(Stage):
     def own_words(self, rows: int, steps: int) -> Tensor:
         """Draw which inputs (rows, steps) bool are to be the captioner's own words."""
         if self._drawn:
-            return (torch.rand(rows, steps) < self._own_words) & (torch.arange(steps) > 0)
+            chosen: Tensor = torch.rand(rows, steps) < self._own_words
+            return chosen & (torch.arange(steps) > 0)
         return from_the_fourth_on(torch.rand(rows) < self._own_words, steps)
 
     def step(self, batch: Rows) -> Outcome:
@@ -119,4 +122,6 @@ class CrossEntropy(Stage):
             self.settings.get("smoothing_mass") == "published",
             drawn() if self._drawn else argmax,
         )
-        return Outcome(loss, int(framed.valid.sum()) if per == "word" else len(batch), {})
+        measures = {"scheduled_sampling": self._own_words} if self._samples else {}
+        weight = int(framed.valid.sum()) if per == "word" else len(batch)
+        return Outcome(loss, weight, measures)
