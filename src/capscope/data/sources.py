@@ -13,8 +13,7 @@ from capscope.params import expand_path
 FLICKR30K_FORM = "https://shannon.cs.illinois.edu/DenotationGraph/"
 """Where the images of Flickr30K are asked for."""
 
-# Of each reader: parameter -> whether it is a folder. `instances` may be either, or null.
-_FILES: dict[str, dict[str, bool]] = {
+FILES: dict[str, dict[str, bool]] = {
     "scenes": {},
     "karpathy": {"annotations": False, "images": True},
     "captions_csv": {"captions": False, "images": True},
@@ -23,6 +22,7 @@ _FILES: dict[str, dict[str, bool]] = {
     "coco2017": {"annotations": True, "images": True},
     "coco_pt": {"file": False},
 }
+"""Of each reader: parameter -> whether it is a folder. `instances` may be either, or null."""
 _ADVICE = {
     "flickr30k": f"The images of Flickr30K are given on request only: fill in the form at "
     f"{FLICKR30K_FORM}, and unpack them into the folder that is named above.",
@@ -57,7 +57,7 @@ def annotation_files(settings: Mapping[str, Any]) -> dict[str, Path]:
         folder = _set(settings, "annotations")
         found = {f"captions_{part}": folder / f"captions_{part}.json" for part in COCO2017_PARTS}
     else:
-        found = {key: _set(settings, key) for key, folder in _FILES[reader].items() if not folder}
+        found = {key: _set(settings, key) for key, folder in FILES[reader].items() if not folder}
     if own.get("instances") and not expand_path(own["instances"]).is_dir():
         found["instances"] = expand_path(own["instances"])
     return found
@@ -66,7 +66,7 @@ def annotation_files(settings: Mapping[str, Any]) -> dict[str, Path]:
 def missing_files(settings: Mapping[str, Any]) -> str:
     """Say which files of a data set are not there, and how to get them; nothing if all are."""
     reader = settings["reader"]
-    folders = [_set(settings, key) for key, folder in _FILES[reader].items() if folder]
+    folders = [_set(settings, key) for key, folder in FILES[reader].items() if folder]
     problems = [f"  {path} is not a folder" for path in folders if not path.is_dir()]
     files = annotation_files(settings).values()
     problems += [f"  {path} does not exist" for path in files if not path.is_file()]
