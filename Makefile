@@ -15,7 +15,7 @@ export UV_HTTP_TIMEOUT ?= 300
 # Twenty-odd short jobs import PyTorch: let the first leave its bytecode for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo smoke test test-fast lint types format lock sync clean
+.PHONY: help setup demo smoke test test-fast test-long lint types format lock sync clean
 
 help:  ## List these commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -44,7 +44,10 @@ test: $(READY)  ## Run all tests.
 	python -m pytest -n $(CORES) --dist loadfile
 
 test-fast: $(READY)  ## Run the tests that take no more than a few seconds.
-	python -m pytest -n $(CORES) --dist loadfile -m "not slow"
+	python -m pytest -n $(CORES) --dist loadfile -m "not slow and not long"
+
+test-long: $(READY)  ## Run the tests that take minutes: clusters, hundreds of kills, 100,000 images.
+	python -m pytest -m long
 
 lint: $(READY)  ## Check style and format of Python and of the workflow.
 	ruff check .
