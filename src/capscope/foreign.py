@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from capscope.errors import CapscopeError
+from capscope.lifeline import end_with_parent
 from capscope.pickled_arrays import load_pickled_arrays
 from capscope.tensors import write_tensors
 
@@ -171,6 +172,7 @@ def _told(error: Exception) -> str:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     try:
         main(*sys.argv[1:])
     except CapscopeError as problem:

@@ -8,16 +8,17 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "capscope"
 
 # Each room may import itself and the rooms named here; docs/architecture.md explains why.
-FOUNDATION = {"errors", "files", "lock", "params", "registry", "tensors"}
+FOUNDATION = {"errors", "files", "lifeline", "lock", "params", "registry", "tensors"}
 ROOMS = {
     "errors": set(),
+    "lifeline": set(),
     "lock": {"errors"},
     "files": {"errors", "lock"},
     "params": {"errors"},
     "registry": {"errors"},
     "tensors": {"errors", "files"},
     "pickled_arrays": {"errors"},
-    "foreign": {"errors", "tensors", "pickled_arrays"},
+    "foreign": {"errors", "lifeline", "tensors", "pickled_arrays"},
     "data": FOUNDATION,
     "features": FOUNDATION | {"data"},
     "relevance": FOUNDATION | {"data", "features"},

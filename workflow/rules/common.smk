@@ -1,6 +1,6 @@
 """What the rules share: names derived from the parameters, the lock, and the jobs' environment."""
 
-import fcntl
+import atexit
 import json
 import shlex
 import sys
@@ -10,6 +10,8 @@ from capscope.benchmarks import BENCHMARKS
 from capscope.data.sources import annotation_files, missing_files
 from capscope.errors import CapscopeError
 from capscope.files import read_json, write_json
+from capscope.lifeline import WORKFLOW
+from capscope.lock import one_writer
 from capscope.params import expand_path, validate
 
 try:
@@ -132,10 +134,10 @@ RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
 # Jobs find the capscope command beside the interpreter even where its environment is not
 # activated. Progress bars are shown and logged once a second. By default glibc returns large blocks
 # to the system at once; PyTorch asks for them again in the next step, and clearing the pages costs
-# up to half of the time.
+# up to half of the time. Jobs end with the workflow ($PPID), even if that is killed.
 shell.prefix(
     "set -euo pipefail; "
-    f"export PATH=$PATH:{Path(sys.executable).parent} "
+    f"export PATH=$PATH:{Path(sys.executable).parent} {WORKFLOW}=$PPID "
     "TQDM_MININTERVAL=1 MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=10000000000; "
 )
 
@@ -144,16 +146,14 @@ def take_lock():
     """Hold a lock on the results of this data set until this process ends, however it ends.
 
     The profile switches Snakemake's own lock off: it outlives a killed process and then asks for
-    `--unlock`; this one the kernel lets go.
+    `--unlock`.
     """
-    global LOCK
-    path = Path(f".snakemake/{DATASET}.lock")
-    path.parent.mkdir(exist_ok=True)
-    LOCK = path.open("a")
+    lock = one_writer(Path(f"results/{DATASET}"))
     try:
-        fcntl.flock(LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise WorkflowError(f"another snakemake is at work on results/{DATASET}") from None
+        lock.__enter__()
+    except CapscopeError as error:
+        raise WorkflowError(f"another snakemake is at work: {error}") from None
+    atexit.register(lock.__exit__, None, None, None)
 
 
 def write_params():

@@ -12,6 +12,7 @@ import click
 
 from capscope import __version__
 from capscope.errors import CapscopeError
+from capscope.lifeline import end_with_workflow
 
 COMMANDS = {
     "caption": "Caption your own image with a trained run.",
@@ -25,6 +26,7 @@ COMMANDS = {
     "decode": "Caption a split with a trained run.",
     "spice-models": "Fetch the parser that the metric SPICE needs, once.",
     "evaluate": "Score generated captions against the references.",
+    "compare": "Compare runs image by image on one self-contained page.",
     "frequencies": "Count document frequencies for CIDEr, or convert published ones.",
     "relevance": "Explain the captions of a split and store the relevance.",
     "benchmark": "Measure how good explanations are.",
@@ -72,6 +74,7 @@ def capscope() -> None:
 
 def main() -> None:
     """Run the command line; a user's error is one message and exit status 2."""
+    end_with_workflow()
     try:
         capscope(standalone_mode=False)
     except CapscopeError as error:

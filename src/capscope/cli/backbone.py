@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FOLDER, params_options
+from capscope.cli.options import FOLDER, held, params_options
 
 
 @click.command()
 @params_options
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
-@click.option("--out", type=FOLDER, required=True, help="Folder of the network.")
+@click.option("--out", type=FOLDER, callback=held, required=True, help="Folder of the network.")
 def command(
     params_files: tuple[Path, ...], assignments: tuple[str, ...], data_dir: Path, out: Path
 ) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from capscope.benchmarks import BENCHMARKS
-from capscope.cli.options import FOLDER, params_options
+from capscope.cli.options import FOLDER, hold, params_options
 
 QUESTIONS = "\n".join(f"{name:<15} {one.question}" for name, one in BENCHMARKS.items())
 
@@ -46,4 +46,7 @@ def command(
     from capscope.params import load_params
 
     params = load_params(params_files, assignments)
-    run_benchmarks(names, run_dir, data_dir, features_dir, out or run_dir / "benchmarks", params)
+    out = out or run_dir / "benchmarks"
+    for name in sorted(set(names)):
+        hold(out / f"{name}.csv")
+    run_benchmarks(names, run_dir, data_dir, features_dir, out, params)

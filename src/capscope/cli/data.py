@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FOLDER, params_options
+from capscope.cli.options import FOLDER, held, params_options
 
 
 @click.command()
 @params_options
-@click.option("--out", type=FOLDER, help="Folder of the data set.")
+@click.option("--out", type=FOLDER, callback=held, help="Folder of the data set.")
 @click.option(
     "--download",
     is_flag=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, params_options
+from capscope.cli.options import FILE, FOLDER, held, params_options
 
 
 @click.command()
@@ -31,7 +31,7 @@ from capscope.cli.options import FILE, FOLDER, params_options
     "--features", "features_dir", type=FOLDER, required=True, help="From `capscope features`."
 )
 @click.option("--split", default="test", show_default=True, help="train, val, test, shift.")
-@click.option("--out", type=FILE, required=True, help="COCO results JSON.")
+@click.option("--out", type=FILE, callback=held, required=True, help="COCO results JSON.")
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],

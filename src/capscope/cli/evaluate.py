@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from capscope.cli.options import FILE, FOLDER, params_options
+from capscope.cli.options import FILE, FOLDER, held, params_options
 
 
 @click.command()
@@ -46,7 +46,9 @@ from capscope.cli.options import FILE, FOLDER, params_options
     help="Score against the references of those images that have captions.",
 )
 @click.option("--human", is_flag=True, help="Score each reference against the others, too.")
-@click.option("--out", type=FOLDER, help="Gets captions.csv, per_image.csv and more.")
+@click.option(
+    "--out", type=FOLDER, callback=held, help="Gets captions.csv, per_image.csv and more."
+)
 @click.option(
     "--format",
     "form",

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FOLDER, params_options
+from capscope.cli.options import FOLDER, hold, params_options
 
 
 @click.command()
@@ -66,17 +66,19 @@ def command(
     params = load_params(params_files, assignments)
     if bool(sources) + bool(shard) + gather > 1:
         raise click.UsageError("--import, --shard and --gather exclude each other")
+    from capscope.features.shards import Shard, shard_folder
+
+    part = Shard.parse(shard) if shard else None
+    hold(shard_folder(out, part) if part else out)
     if sources:
         from capscope.features.importing.write import import_features
 
         import_features(sources, data_dir, params, out, parity=parity)
         return
 
-    from capscope.features.job import gather_features
-    from capscope.features.shards import Shard
-
-    part = Shard.parse(shard) if shard else None
     if gather:
+        from capscope.features.job import gather_features
+
         grid = {"backbone": backbone, "run": run_dir}
         trained = grid if kind == "grid" else {"detector": detector}
         gather_features(out, data_dir, params, kind, trained)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE
+from capscope.cli.options import FILE, held
 
 
 @click.command()
 @click.argument("source", type=FILE)
-@click.option("--out", type=FILE, required=True, help="The n-gram file, JSON.")
+@click.option("--out", type=FILE, callback=held, required=True, help="The n-gram file, JSON.")
 @click.option(
     "--kind",
     type=click.Choice(["words", "idxs"]),

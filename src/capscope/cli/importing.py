@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER
+from capscope.cli.options import FILE, FOLDER, held
 
 
 @click.group()
@@ -36,7 +36,7 @@ def command() -> None:
 @click.option(
     "--store", "store_dir", type=FOLDER, help="Regions: a feature store to check it against."
 )
-@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+@click.option("--out", type=FOLDER, callback=held, required=True, help="The run folder to write.")
 def lrp_ic(
     checkpoint: Path,
     wordmap: Path,
@@ -79,7 +79,7 @@ def lrp_ic(
     help="Which cell was trained; the checkpoint has all three.",
 )
 @click.option("--image-size", default=112, show_default=True, help="Pixels of its square images.")
-@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+@click.option("--out", type=FOLDER, callback=held, required=True, help="The run folder to write.")
 def rnn_family(
     checkpoint: Path, vocabulary: Path, captioner: str, image_size: int, out: Path
 ) -> None:
@@ -116,7 +116,7 @@ def rnn_family(
     help="How its grid vectors were made.",
 )
 @click.option("--store", "store_dir", type=FOLDER, help="A feature store to check it against.")
-@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+@click.option("--out", type=FOLDER, callback=held, required=True, help="The run folder to write.")
 def spatial(
     checkpoint: Path,
     infos: Path | None,
@@ -158,7 +158,7 @@ def spatial(
 )
 @click.option("--heads", default=8, show_default=True, help="Heads, which no tensor tells.")
 @click.option("--store", "store_dir", type=FOLDER, help="A feature store to check it against.")
-@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+@click.option("--out", type=FOLDER, callback=held, required=True, help="The run folder to write.")
 def difnet(
     checkpoint: Path, vocabulary: Path, heads: int, store_dir: Path | None, out: Path
 ) -> None:

@@ -14,6 +14,22 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
+def hold(product: Path) -> None:
+    """Be the only writer of a folder or file until the command ends; see `one_writer`."""
+    from capscope.files import writing
+    from capscope.lock import one_writer
+
+    with writing(product):
+        click.get_current_context().with_resource(one_writer(product))
+
+
+def held(_: click.Context, __: click.Parameter, value: Path | None) -> Path | None:
+    """Hold what an option names: its callback."""
+    if value is not None:
+        hold(value)
+    return value
+
+
 def params_options(function: Function) -> Function:
     """Add ``--params FILE`` (repeatable) and ``--set KEY=VALUE`` (repeatable)."""
     function = click.option(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, params_options
+from capscope.cli.options import FILE, FOLDER, hold, params_options
 
 
 @click.command()
@@ -48,15 +48,18 @@ def command(
 ) -> None:
     """Explain the captions of a split and store the relevance."""
     from capscope.explain.split import explain_split
+    from capscope.explain.store import INDEX
     from capscope.params import load_params
 
     params = load_params(params_files, assignments)
     settings = params["explanations"]
+    out = out or run_dir / "relevance"
+    hold(out / INDEX.format(split))
     explain_split(
         run_dir,
         data_dir,
         features_dir,
-        out or run_dir / "relevance",
+        out,
         params,
         split=split,
         explainers=explainers or [*settings["explainers"], *settings["controls"]],

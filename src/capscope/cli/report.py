@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FOLDER, params_options
+from capscope.cli.options import FOLDER, held, params_options
 
 
 @click.command()
@@ -19,7 +19,7 @@ from capscope.cli.options import FOLDER, params_options
     show_default=True,
     help="Folder of CSV files with published values.",
 )
-@click.option("--out", type=FOLDER, help="Gets index.html, tables/ and figures/.")
+@click.option("--out", type=FOLDER, callback=held, help="Gets index.html, tables/ and figures/.")
 @click.option("--summary", is_flag=True, help="Only print the headline of finished results.")
 def command(
     params_files: tuple[Path, ...],

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FOLDER, params_options
+from capscope.cli.options import FOLDER, held, params_options
 
 
 @click.command()
 @params_options
-@click.option("--out", type=FOLDER, help="Instead of metrics.spice_options.models.")
+@click.option("--out", type=FOLDER, callback=held, help="Instead of metrics.spice_options.models.")
 def command(params_files: tuple[Path, ...], assignments: tuple[str, ...], out: Path | None) -> None:
     """Fetch the code and models of CoreNLP 3.6.0 (385 MB), once for all data sets.
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FOLDER, params_options
+from capscope.cli.options import FOLDER, held, params_options
 
 
 @click.command()
 @params_options
 @click.option("--system", required=True, help="Name of the system in the parameters.")
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
-@click.option("--out", type=FOLDER, required=True, help="Folder of the vocabulary.")
+@click.option("--out", type=FOLDER, callback=held, required=True, help="Folder of the vocabulary.")
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],

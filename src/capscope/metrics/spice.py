@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from capscope.errors import CapscopeError
 from capscope.files import writing
+from capscope.lifeline import tied
 from capscope.metrics.java import jar, java_command
 from capscope.metrics.meteor import LONGEST
 from capscope.metrics.script_engine import write_script_engine
@@ -180,7 +181,11 @@ class Spice:
         with said.open("wb") as log:
             try:
                 done = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=self._timeout
+                    tied(command),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    timeout=self._timeout,
                 )
             except subprocess.TimeoutExpired:
                 raise _NoScoresError(f"did not end within {self._timeout:g} s") from None

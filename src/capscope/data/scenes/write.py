@@ -19,6 +19,7 @@ from capscope.data.scenes.recipe import Recipe, sample_recipe
 from capscope.data.scenes.render import paint
 from capscope.errors import CapscopeError
 from capscope.files import MANIFEST, read_json, write_json, write_manifest, writing
+from capscope.lifeline import end_with_parent
 
 SPLITS = ("train", "val", "test", "shift")
 FOLDERS = ("images", "masks")
@@ -83,7 +84,9 @@ def _draw_all(jobs: list[Job], workers: int) -> Iterator[Row]:
     if workers <= 1:
         yield from chain.from_iterable(map(_draw_batch, batches))
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=end_with_parent
+    ) as pool:
         yield from chain.from_iterable(pool.map(_draw_batch, batches))
 
 
