@@ -22,7 +22,7 @@ from torch import Tensor
 
 from capscope.errors import CapscopeError
 from capscope.lifeline import end_with_parent
-from capscope.pickled_arrays import load_pickled_arrays
+from capscope.pickled_data import load_pickled_data
 from capscope.tensors import write_tensors
 
 GIGABYTE = 1 << 30
@@ -80,7 +80,7 @@ def load(path: str) -> Any:
         start = stream.read(len(TORCH_PICKLE))
         if start[:1] == PICKLE and start != TORCH_PICKLE:
             stream.seek(0)
-            return load_pickled_arrays(stream)
+            return load_pickled_data(stream)
     if start.startswith(HDF5):
         return _load_hdf5(path)
     try:

@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from difnet_captioners import MODELS, features, load
+from difnet_captioners import FOLDER, MODELS, captioner, features, load
 from image_networks import Golden
 
 from capscope.cli.exporting import command as exporting
 from capscope.cli.importing import command as importing
-from capscope.importers.difnet import names
-from capscope.importers.difnet_vocabulary import SPECIAL
+from capscope.data.vocabulary import Vocabulary
+from capscope.importers.checkpoints import write_imported
+from capscope.importers.difnet import MODES, config_of, names
+from capscope.importers.difnet_runs import export_run
+from capscope.importers.difnet_vocabulary import SPECIAL, read_vocabulary
 from capscope.models.checkpoint import load_run
 
 
@@ -57,12 +60,47 @@ def test_a_checkpoint_becomes_a_run_that_says_the_same_and_goes_back(
     assert (run.info["epoch"], run.info["validation_cider"]) == (3, 1.25)
     back = tmp_path / "back.pth"
     options = ["--run", str(out), "--checkpoint", str(back), "--mode", golden.meta["mode"]]
+    options += ["--vocabulary", str(tmp_path / "back.pkl")]
     result = CliRunner().invoke(exporting, ["difnet", *options])
     assert result.exit_code == 0, result.output
     state = torch.load(back, weights_only=True)["state_dict"]
     assert set(state) == set(golden.weights("w/"))
     for theirs in names(run.captioner.state_dict()).values():
         assert torch.equal(state[theirs], golden[f"w/{theirs}"]), theirs
+    assert read_vocabulary(tmp_path / "back.pkl").vocabulary == run.vocabulary
+
+
+@pytest.mark.parametrize("name", MODELS[:1])
+def test_words_in_another_order_go_back_in_the_originals(name: str, tmp_path: Path) -> None:
+    golden, run = load(name), tmp_path / "run"
+    model = captioner(golden)
+    ordinary = [f"word{i:05}" for i in range(golden.meta["V"] - len(SPECIAL))]
+    theirs = [*SPECIAL, *ordinary]
+    ours = [theirs[i] for i in torch.randperm(len(theirs)).tolist()]
+    order = [theirs.index(word) for word in ours]
+    for layer in (model.embedding, model.words):
+        layer.weight.data = layer.weight.data[order]
+    unk, pad, start, end = map(ours.index, SPECIAL)
+    config = {**config_of(golden.weights("w/")), "heads": golden.meta["h"], "parity": True}
+    write_imported(
+        run,
+        model,
+        name=MODES[golden.meta["mode"]].captioner,
+        system="toy",
+        config={**config, "padding": pad},
+        vocabulary=Vocabulary(tuple(ours), pad=pad, start=start, end=end, unk=unk),
+        features={},
+        decoding={},
+        checkpoint=FOLDER / name,
+        inputs={},
+    )
+    counts = {word: 2 * len(ordinary) - i for i, word in enumerate(ordinary)} | {"rare": 1}
+    export_run(run, tmp_path / "c.pth", golden.meta["mode"], tmp_path / "vocab.pkl", counts)
+    back = read_vocabulary(tmp_path / "vocab.pkl")
+    assert (list(back.vocabulary.words), back.counts) == (theirs, counts)
+    state = torch.load(tmp_path / "c.pth", weights_only=True)["state_dict"]
+    for key in names(model.state_dict()).values():
+        assert torch.equal(state[key], golden[f"w/{key}"]), key
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, params_options
+from capscope.cli.options import FILE, FOLDER, held, params_options
 
 
 @click.group()
@@ -28,7 +28,9 @@ def lrp_ic(run_dir: Path, checkpoint: Path, wordmap: Path) -> None:
 @command.command("coco_pt")
 @params_options
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
-@click.option("--out", type=FOLDER, required=True, help="Folder of coco.pt and coco.h5.")
+@click.option(
+    "--out", type=FOLDER, callback=held, required=True, help="Folder of coco.pt and coco.h5."
+)
 @click.option("--train", type=click.IntRange(1), default=10_000, show_default=True, help="Images.")
 @click.option("--val", type=click.IntRange(1), default=500, show_default=True, help="Images.")
 @click.option("--size", type=click.IntRange(8), default=112, show_default=True, help="Pixels.")
@@ -72,6 +74,7 @@ def spatial(run_dir: Path, checkpoint: Path, words: Path) -> None:
 
 
 @command.command("difnet")
+@params_options
 @click.option("--run", "run_dir", type=FOLDER, required=True, help="A trained or imported run.")
 @click.option("--checkpoint", type=FILE, required=True, help="Checkpoint to write.")
 @click.option(
@@ -80,11 +83,35 @@ def spatial(run_dir: Path, checkpoint: Path, words: Path) -> None:
     required=True,
     help="The original's mode that is to read it.",
 )
-def difnet(run_dir: Path, checkpoint: Path, mode: str) -> None:
-    """Export a run for DIFNet's program."""
-    from capscope.importers.difnet_runs import export_run
+@click.option("--vocabulary", type=FILE, help="The vocab.pkl to write.")
+@click.option("--data", "data_dir", type=FOLDER, help="From `capscope data`, to count words.")
+def difnet(
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    run_dir: Path,
+    checkpoint: Path,
+    mode: str,
+    vocabulary: Path | None,
+    data_dir: Path | None,
+) -> None:
+    """Export a run for DIFNet's program.
 
-    export_run(run_dir, checkpoint, mode)
+    Words are in the order of their counts in the references that train and validate if there are
+    data, else in that of the run.
+    """
+    from collections import Counter
+
+    from capscope.data.annotations import open_dataset
+    from capscope.importers.difnet_runs import export_run
+    from capscope.params import load_params
+
+    counts: Counter[str] = Counter()
+    if data_dir is not None:
+        dataset = open_dataset(data_dir, load_params(params_files, assignments))
+        for image in dataset.split("train", "restval", "val"):
+            for tokens in image.tokens:
+                counts.update(tokens)
+    export_run(run_dir, checkpoint, mode, vocabulary, counts)
 
 
 @command.command("labels")

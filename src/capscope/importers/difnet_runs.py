@@ -1,28 +1,35 @@
 """Checkpoints of the original DIFNet as runs, and runs as its checkpoints.
 
 The original saves a state dict with the state of its training (``<name>_best.pth``), and its words
-once, as a pickle (``vocab.pkl``).
+once, as a pickle (``vocab.pkl``, see `difnet_vocabulary`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore
-from capscope.files import (
-    atomic_path,
-)
+from capscope.files import atomic_path
 from capscope.importers.checkpoints import about, state_of, write_imported
 from capscope.importers.difnet import MODES, config_of, from_original, mode_of, to_original
-from capscope.importers.difnet_vocabulary import SPECIAL, read_vocabulary
+from capscope.importers.difnet_vocabulary import (
+    by_count,
+    published,
+    read_vocabulary,
+    write_vocabulary,
+)
 from capscope.models.base import BaseTransformer
 from capscope.models.checkpoint import load_run
 from capscope.tensors import read_foreign
 
+BY_WORD = ("decoder.word_emb.weight", "decoder.fc.weight")
+"""Tensors with a row a word."""
 DECODING = {"method": "beam", "beam": 5, "max_length": 20, "batch_size": 32}
 
 
@@ -85,19 +92,39 @@ def import_run(
         decoding=DECODING,
         checkpoint=checkpoint,
         inputs={"vocabulary": vocabulary},
+        store_dir=store_dir,
         epoch=_number(facts.get("epoch")),
         validation_cider=_number(facts.get("best_cider")),
     )
 
 
-def export_run(run_dir: Path, checkpoint: Path, mode: str) -> None:
+def export_run(
+    run_dir: Path,
+    checkpoint: Path,
+    mode: str,
+    vocabulary: Path | None = None,
+    counts: Mapping[str, int] = {},
+) -> None:
     """Write a run as a checkpoint of the original, for one of its modes.
+
+    Word ids become the original's: special words first, then the others by falling count; in the
+    order of the run where there are no counts.
+
+    Parameters
+    ----------
+    run_dir, checkpoint : Path
+    mode : str
+        base, base_lrp, difnet or difnet_lrp.
+    vocabulary : Path, optional
+        The ``vocab.pkl`` to write.
+    counts : mapping
+        How often each word occurs, rare ones too.
 
     Raises
     ------
     CapscopeError
         The captioner is not that of the mode, has layers that the original has not, or a
-        vocabulary whose special words have other ids than the original's.
+        vocabulary without one of the original's special words.
     """
     run = load_run(run_dir)
     model, words = run.captioner, run.vocabulary
@@ -107,20 +134,32 @@ def export_run(run_dir: Path, checkpoint: Path, mode: str) -> None:
             f"not; modes: {', '.join(MODES)}"
         )
     assert isinstance(model, BaseTransformer)
-    ids = (words.unk, words.pad, words.start, words.end)
-    if ids != tuple(range(len(SPECIAL))):
-        raise CapscopeError(
-            f"{run_dir}: the original needs the ids 0 to 3 for {', '.join(SPECIAL)}; this "
-            f"vocabulary has {ids} for them"
-        )
     if (getattr(model, "shared_layers", 1), getattr(model, "iterations", 2)) != (1, 2):
         raise CapscopeError(
             f"{run_dir}: the original applies one layer twice to both flows; this run has "
             "other shared_layers or iterations"
         )
-    state = {key: tensor.contiguous() for key, tensor in to_original(model, mode).items()}
+    ids = _published_ids(words, counts, str(run_dir))
+    state = to_original(model, mode)
+    for name in BY_WORD:
+        state[name] = state[name][ids]
     with atomic_path(checkpoint) as temporary:
-        torch.save({"state_dict": state}, temporary)
+        torch.save({"state_dict": {key: one.contiguous() for key, one in state.items()}}, temporary)
+    if vocabulary is not None:
+        ordinary = [words.words[i] for i in ids if i not in words.special_ids]
+        write_vocabulary(vocabulary, published(ordinary), counts)
+
+
+def _published_ids(words: Vocabulary, counts: Mapping[str, int], where: str) -> list[int]:
+    """Return the ids of words in the order in which the original has them."""
+    special = [words.unk, words.pad, words.start, words.end]
+    if None in special or len(set(special)) < len(special):
+        raise CapscopeError(
+            f"{where}: the original needs words of their own for unknown words, padding, start and "
+            f"end of a caption; this vocabulary has the ids {special} for them"
+        )
+    ordinary = by_count(list(words.ids), counts) if counts else list(words.ids)
+    return [*(i for i in special if i is not None), *(words.ids[word] for word in ordinary)]
 
 
 def _number(value: Any) -> float | None:

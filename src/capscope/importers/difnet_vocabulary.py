@@ -1,43 +1,27 @@
-"""The pickled vocabulary of DIFNet's program (``vocab.pkl``), read without unpickling it.
+"""The words of DIFNet's program: its pickled vocabulary (``vocab.pkl``), read and written.
 
-A pickle is a program for a stack machine that may call any function. The machine here knows the
-instructions that build plain data; functions and classes are names that are never looked up, and
-only those that a vocabulary needs may be named.
+Reading runs nothing (`capscope.pickled_data`), and writing needs none of the program: the file is
+put together from the instructions that its objects are made of.
 """
 
 from __future__ import annotations
 
 import pickletools
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
+from capscope.files import atomic_path
+from capscope.pickled_data import load_pickled_data
 
 SPECIAL = ("<unk>", "<pad>", "<bos>", "<eos>")
 LARGEST = 1 << 28
 """Bytes of a vocabulary file."""
-NAMED = {
-    ("data.vocab", "Vocab"),
-    ("data.vocab", "_default_unk_index"),
-    ("collections", "Counter"),
-    ("collections", "defaultdict"),
-    ("copy_reg", "_reconstructor"),
-    ("copyreg", "_reconstructor"),
-    ("__builtin__", "object"),
-    ("builtins", "object"),
-}
-"""What the pickle of a vocabulary names."""
-VALUES = {
-    *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
-    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "STRING", "BINSTRING"),
-    "SHORT_BINSTRING",
-}
-EMPTY = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
-CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+MODULE, CLASS, UNKNOWN = "data.vocab", "Vocab", "_default_unk_index"
+"""The program's class, and its function that gives the id of an unknown word."""
+KEYS = ("itos", "freqs")
 
 
 class Loaded(NamedTuple):
@@ -46,15 +30,6 @@ class Loaded(NamedTuple):
     vocabulary: Vocabulary
     counts: dict[str, int]
     """How often each word was counted, rare ones too."""
-
-
-class _Name(NamedTuple):
-    module: str
-    name: str
-
-
-class _Mark:
-    """Where a collection begins on the stack."""
 
 
 def read_vocabulary(path: Path) -> Loaded:
@@ -70,11 +45,10 @@ def read_vocabulary(path: Path) -> Loaded:
     if path.stat().st_size > LARGEST:
         raise CapscopeError(f"{path} is larger than any vocabulary: {path.stat().st_size} bytes")
     try:
-        found = _run(path.read_bytes())
+        with path.open("rb") as stream:
+            found = load_pickled_data(stream, {f"{MODULE}.{CLASS}"})
     except CapscopeError as error:
-        raise CapscopeError(f"{path}: {error}") from error
-    except Exception as error:  # what a damaged pickle does to its own stack has no end of names
-        raise CapscopeError(f"{path} is damaged, or no pickle ({error})") from error
+        raise CapscopeError(f"{path} is no vocabulary that can be read: {error}") from error
     words, counts = (found.get(key) if isinstance(found, dict) else None for key in KEYS)
     texts = isinstance(words, list) and all(isinstance(word, str) for word in words)
     if not texts or not isinstance(counts, dict):
@@ -84,91 +58,68 @@ def read_vocabulary(path: Path) -> Loaded:
         raise CapscopeError(
             f"{path}: the first words are {words[: len(SPECIAL)]}, expected {list(SPECIAL)}"
         )
-    return Loaded(Vocabulary(tuple(words), pad=1, start=2, end=3, unk=0), dict(counts))
+    return Loaded(published(words[len(SPECIAL) :]), counts)
 
 
-KEYS = ("itos", "freqs")
+def write_vocabulary(path: Path, vocabulary: Vocabulary, counts: Mapping[str, int] = {}) -> None:
+    """Write words in the order of their ids, and their counts, as the program pickles them."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(b"".join(_instructions(vocabulary.words, counts)))
+
+
+def published(words: Sequence[str]) -> Vocabulary:
+    """Return the vocabulary of ordinary words in the order of their ids, as published."""
+    return Vocabulary((*SPECIAL, *words), pad=1, start=2, end=3, unk=0)
 
 
 def published_vocabulary(counts: Mapping[str, int], minimum: int = 5) -> Vocabulary:
-    """Return the vocabulary of words counted `minimum` times or more, as published.
-
-    Special words first, then by falling count, ties in alphabetical order.
-    """
+    """Return the vocabulary of words counted `minimum` times or more, as published."""
     kept = [word for word, count in counts.items() if count >= minimum and word not in SPECIAL]
-    kept.sort(key=lambda word: (-counts[word], word))
-    return Vocabulary((*SPECIAL, *kept), pad=1, start=2, end=3, unk=0)
+    return published(by_count(kept, counts))
 
 
-def _run(data: bytes) -> Any:
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-
-    def since_mark() -> list[Any]:
-        place = max(i for i, value in enumerate(stack) if isinstance(value, _Mark))
-        found = stack[place + 1 :]
-        del stack[place:]
-        return found
-
-    for opcode, argument, _ in pickletools.genops(data):
-        name = opcode.name
-        if name in VALUES:
-            stack.append(argument)
-        elif name in CONSTANTS:
-            stack.append(CONSTANTS[name])
-        elif name in EMPTY:
-            stack.append(EMPTY[name]())
-        elif name in TUPLES:
-            stack[-TUPLES[name] :] = [tuple(stack[-TUPLES[name] :])]
-        elif name == "MARK":
-            stack.append(_Mark())
-        elif name in ("LIST", "TUPLE"):
-            stack.append(since_mark() if name == "LIST" else tuple(since_mark()))
-        elif name == "DICT":
-            items = since_mark()
-            stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-        elif name == "APPEND":
-            stack[-2].append(stack.pop())
-        elif name == "APPENDS":
-            items = since_mark()
-            stack[-1].extend(items)
-        elif name == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            stack[-1][key] = value
-        elif name == "SETITEMS":
-            items = since_mark()
-            stack[-1].update(zip(items[::2], items[1::2], strict=True))
-        elif name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
-            memo[len(memo) if argument is None else int(argument)] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[int(str(argument))])
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            if name == "GLOBAL":
-                module, _, called = str(argument).partition(" ")
-            else:
-                called, module = stack.pop(), stack.pop()
-            if (module, called) not in NAMED:
-                raise CapscopeError(f"it names {module}.{called}, which no vocabulary needs")
-            stack.append(_Name(module, called))
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments, called = stack.pop(), stack.pop()
-            stack.append(_made(called, arguments))
-        elif name == "BUILD":
-            state = stack.pop()
-            stack[-1].update(state)
-        elif name == "POP":
-            stack.pop()
-        elif name == "STOP":
-            return stack.pop()
-        elif name not in ("PROTO", "FRAME"):
-            raise CapscopeError(f"it has the instruction {name}, which builds no plain data")
-    raise CapscopeError("it ends too early")
+def by_count(words: Sequence[str], counts: Mapping[str, int]) -> list[str]:
+    """Return words by falling count, ties in alphabetical order."""
+    return sorted(words, key=lambda word: (-counts.get(word, 0), word))
 
 
-def _made(called: Any, arguments: tuple[Any, ...]) -> dict[Any, Any]:
-    """Return what a class stands for: a dict of its attributes, or its items."""
-    if not isinstance(called, _Name):
-        raise CapscopeError("it calls what is no class")
-    if called.name == "Counter" and arguments:
-        return dict(Counter(arguments[0]))
-    return {}
+PICKLE = {code.name: code.code.encode("latin-1") for code in pickletools.opcodes}
+
+
+def _instructions(words: Sequence[str], counts: Mapping[str, int]) -> Iterator[bytes]:
+    """Yield a pickle of protocol 3, which the program's Python 3.6 writes."""
+    yield PICKLE["PROTO"] + bytes([3])
+    yield _named(MODULE, CLASS) + PICKLE["EMPTY_TUPLE"] + PICKLE["NEWOBJ"]
+    yield PICKLE["EMPTY_DICT"] + PICKLE["MARK"]
+    yield _text("freqs") + _named("collections", "Counter")
+    yield from _mapping(counts)
+    yield PICKLE["TUPLE1"] + PICKLE["REDUCE"]
+    yield _text("itos") + PICKLE["EMPTY_LIST"] + PICKLE["MARK"]
+    yield from map(_text, words)
+    yield PICKLE["APPENDS"]
+    yield _text("stoi") + _named("collections", "defaultdict") + _named(MODULE, UNKNOWN)
+    yield PICKLE["TUPLE1"] + PICKLE["REDUCE"]
+    yield from _items({word: i for i, word in enumerate(words)})
+    yield _text("vectors") + PICKLE["NONE"]
+    yield PICKLE["SETITEMS"] + PICKLE["BUILD"] + PICKLE["STOP"]
+
+
+def _mapping(pairs: Mapping[str, int]) -> Iterator[bytes]:
+    yield PICKLE["EMPTY_DICT"]
+    yield from _items(pairs)
+
+
+def _items(pairs: Mapping[str, int]) -> Iterator[bytes]:
+    yield PICKLE["MARK"]
+    for word, number in pairs.items():
+        yield _text(word) + PICKLE["BININT"] + number.to_bytes(4, "little", signed=True)
+    yield PICKLE["SETITEMS"]
+
+
+def _named(module: str, name: str) -> bytes:
+    return PICKLE["GLOBAL"] + f"{module}\n{name}\n".encode()
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode("utf-8")
+    return PICKLE["BINUNICODE"] + len(encoded).to_bytes(4, "little") + encoded

@@ -19,7 +19,7 @@ from capscope.errors import CapscopeError
 from capscope.files import read_json, write_json
 from capscope.metrics.frequencies import DocumentFrequencies
 from capscope.metrics.ngrams import ORDERS
-from capscope.pickled_arrays import load_pickled_arrays
+from capscope.pickled_data import load_pickled_data
 
 KINDS = ("words", "idxs")
 IMAGES = "ref_len"
@@ -84,7 +84,7 @@ def _read_pickle(path: Path) -> tuple[Mapping[Any, Any], Any]:
         ) as watched,
     ):
         try:
-            loaded = load_pickled_arrays(cast(IO[bytes], watched))
+            loaded = load_pickled_data(cast(IO[bytes], watched))
         except CapscopeError as error:
             raise CapscopeError(f"{path} is not an n-gram file: {error}") from error
     return _parts(path, loaded, _PICKLED)

@@ -1,16 +1,18 @@
 """Reads pickles of NumPy arrays and plain data without unpickling them.
 
 Detector weights are published as a pickled dict of arrays, a run's options as a pickled namespace
-of numbers and texts. A pickle is a program for a small stack machine, some of whose instructions
-call any function by name. The machine here knows the instructions that build plain data, and builds
-arrays itself where NumPy's own functions are named; everything else ends the reading.
+of numbers and texts, words as an object of a program's class. A pickle is a program for a small
+stack machine, some of whose instructions call any function by name. The machine here knows the
+instructions that build plain data; it looks no name up, but builds arrays itself where NumPy's own
+functions are named, and dicts where classes of known objects are. Everything else ends the reading.
 """
 
 from __future__ import annotations
 
 import pickletools
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Set
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,10 @@ NUMBERS_AND_TEXTS = {
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE"),
     *("BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
 }
+OPTIONS = frozenset({"argparse.Namespace"})
+"""Classes whose objects every pickle may hold."""
+RECONSTRUCTORS = {("copyreg", "_reconstructor"), ("copy_reg", "_reconstructor")}
+"""By which protocols 0 and 1 make objects."""
 DTYPE = re.compile(r"[<>=|]?(f[248]|[iu][1248]|b1|\?)")
 """Types of numbers; objects, which hold anything, are not among them."""
 
@@ -62,15 +68,15 @@ class _Array:
         self.array = _array(data, kind, shape, "F" if fortran else "C")
 
 
-class _Options:
-    """An argparse.Namespace in the making, which comes out as a dict."""
+class _Object:
+    """An object of a known class in the making, which comes out as the dict of its attributes."""
 
     def __init__(self) -> None:
-        self.values: dict[Any, Any] = {}
+        self.attributes: dict[Any, Any] = {}
 
     def build(self, state: Any) -> None:
-        """Take the names and values."""
-        self.values.update(_a(dict, state))
+        """Take names and values."""
+        self.attributes.update(_a(dict, state))
 
 
 class _Mark:
@@ -80,8 +86,14 @@ class _Mark:
 MARK = _Mark()
 
 
-def load_pickled_arrays(stream: IO[bytes]) -> Any:
-    """Return the dicts, lists, numbers, texts and NumPy arrays of a pickle (protocols 1 to 5).
+def load_pickled_data(stream: IO[bytes], classes: Set[str] = frozenset()) -> Any:
+    """Return the dicts, lists, numbers, texts and NumPy arrays of a pickle (any protocol).
+
+    Parameters
+    ----------
+    stream : binary file
+    classes : set of str
+        Classes (``module.name``) whose objects come out as the dicts of their attributes.
 
     Raises
     ------
@@ -89,7 +101,7 @@ def load_pickled_arrays(stream: IO[bytes]) -> Any:
         It holds anything else, or is damaged.
     """
     try:
-        return _finished(_run(stream), {})
+        return _finished(_run(stream, OPTIONS | classes), {})
     except CapscopeError:
         raise
     except MemoryError as error:
@@ -98,7 +110,7 @@ def load_pickled_arrays(stream: IO[bytes]) -> Any:
         raise CapscopeError(f"it is damaged, or no pickle ({error})") from error
 
 
-def _run(stream: IO[bytes]) -> Any:
+def _run(stream: IO[bytes], classes: Set[str]) -> Any:
     stack: list[Any] = []
     memo: dict[int, Any] = {}
     argument: Any
@@ -141,12 +153,12 @@ def _run(stream: IO[bytes]) -> Any:
         elif name == "STACK_GLOBAL":
             stack[-2:] = [_Named(*stack[-2:])]
         elif name == "REDUCE":
-            stack[-2:] = [_called(*stack[-2:])]
+            stack[-2:] = [_called(*stack[-2:], classes)]
         elif name == "NEWOBJ":
-            stack[-2:] = [_made(*stack[-2:])]
+            stack[-2:] = [_made(*stack[-2:], classes)]
         elif name == "BUILD":
             state = stack.pop()
-            _a((_Type, _Array, _Options), stack[-1]).build(state)
+            _a((_Type, _Array, _Object), stack[-1]).build(state)
         elif name == "STOP":
             return stack.pop()
         else:
@@ -154,8 +166,8 @@ def _run(stream: IO[bytes]) -> Any:
     raise CapscopeError("it is cut short")
 
 
-def _called(function: Any, arguments: Any) -> Any:
-    """Return what a few functions of NumPy would; a pickle that names others is refused."""
+def _called(function: Any, arguments: Any, classes: Set[str]) -> Any:
+    """Return what a few functions and classes would; a pickle that names others is refused."""
     named = _a(_Named, function)
     place = named.module.replace("numpy._core", "numpy.core"), named.name
     if place == ("numpy.core.multiarray", "_reconstruct"):
@@ -173,20 +185,25 @@ def _called(function: Any, arguments: Any) -> Any:
         return b""
     if place == ("collections", "OrderedDict"):
         return {key: value for pairs in arguments for key, value in pairs}
+    if place == ("collections", "Counter"):
+        return dict(Counter(*arguments))
     if place == ("collections", "defaultdict"):
         return {}
-    raise CapscopeError(
-        "it holds more than arrays and plain data, and a pickle can run code "
-        f"({named.module}.{named.name})"
-    )
+    if place in RECONSTRUCTORS:
+        return _made(arguments[0], (), classes)
+    raise _refused(named)
 
 
-def _made(kind: Any, arguments: Any) -> _Options:
-    """Return the one kind of object that is no array: a program's options."""
+def _made(kind: Any, arguments: Any, classes: Set[str]) -> _Object:
+    """Return a new object of a known class, which takes no arguments."""
     named = _a(_Named, kind)
-    if tuple(named) == ("argparse", "Namespace") and not arguments:
-        return _Options()
-    raise CapscopeError(
+    if f"{named.module}.{named.name}" in classes and not arguments:
+        return _Object()
+    raise _refused(named)
+
+
+def _refused(named: _Named) -> CapscopeError:
+    return CapscopeError(
         "it holds more than arrays and plain data, and a pickle can run code "
         f"({named.module}.{named.name})"
     )
@@ -209,7 +226,7 @@ def _text(data: Any) -> str:
 
 def _a(kind: Any, value: Any) -> Any:
     if not isinstance(value, kind):
-        raise CapscopeError(f"it is damaged, or no pickle of arrays ({type(value).__name__})")
+        raise CapscopeError(f"it is damaged, or no pickle of plain data ({type(value).__name__})")
     return value
 
 
@@ -234,8 +251,8 @@ def _finished(node: Any, done: dict[int, Any]) -> Any:
     """
     if isinstance(node, _Array):
         return node.array
-    if isinstance(node, _Options):
-        return _finished(node.values, done)
+    if isinstance(node, _Object):
+        return _finished(node.attributes, done)
     if isinstance(node, (dict, list, tuple)) and not isinstance(node, _Named):
         if id(node) not in done:
             if isinstance(node, dict):

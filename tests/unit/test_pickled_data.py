@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from capscope.errors import CapscopeError
-from capscope.pickled_arrays import load_pickled_arrays
+from capscope.pickled_data import load_pickled_data
 from capscope.tensors import read_foreign
 
 ARRAY = np.random.default_rng(0).standard_normal((3, 4, 2)).astype(np.float32)
@@ -40,10 +40,10 @@ PYTHON_2 = (
 
 
 def read(content: Any, protocol: int) -> Any:
-    return load_pickled_arrays(io.BytesIO(pickle.dumps(content, protocol)))
+    return load_pickled_data(io.BytesIO(pickle.dumps(content, protocol)))
 
 
-@pytest.mark.parametrize("protocol", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
 def test_arrays_and_plain_data_come_back(protocol: int) -> None:
     found = read(CONTENT, protocol)
     assert list(found) == list(CONTENT)
@@ -60,7 +60,7 @@ def test_arrays_and_plain_data_come_back(protocol: int) -> None:
 
 
 def test_what_python_2_wrote_is_read() -> None:
-    found = load_pickled_arrays(io.BytesIO(PYTHON_2))
+    found = load_pickled_data(io.BytesIO(PYTHON_2))
     np.testing.assert_array_equal(found["model"]["w"], np.array([[1.5, -3.25e-7]], np.float32))
 
 
@@ -97,7 +97,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, canary: Any, protoco
     trap = tmp_path / "trap"
     content = pickle.dumps({"model": {"a": ARRAY, "b": canary(trap)}}, protocol)
     with pytest.raises(CapscopeError, match=r"can run code \((posix|nt)\.mkdir\)"):
-        load_pickled_arrays(io.BytesIO(content))
+        load_pickled_data(io.BytesIO(content))
     assert not trap.exists()
 
 
@@ -134,12 +134,12 @@ def test_a_damaged_pickle_is_an_error_that_a_user_can_read() -> None:
     rng = np.random.default_rng(0)
     for length in range(0, len(whole), 7):
         with pytest.raises(CapscopeError):
-            load_pickled_arrays(io.BytesIO(whole[:length]))
+            load_pickled_data(io.BytesIO(whole[:length]))
     for _ in range(300):
         broken = bytearray(whole)
         broken[rng.integers(len(broken))] = rng.integers(256)
         try:
-            load_pickled_arrays(io.BytesIO(bytes(broken)))
+            load_pickled_data(io.BytesIO(bytes(broken)))
         except CapscopeError:
             continue
 
