@@ -105,11 +105,13 @@ def test_lasso_and_selection_keep_the_largest_contributions() -> None:
         assert not relevant[:, [1, 2, 4, 5]].any()
 
 
-def test_objects_share_what_their_regions_get_together() -> None:
+@pytest.mark.parametrize("parts", ["overlap", "class"])
+def test_objects_share_what_their_regions_get_together(parts: str) -> None:
     subject, features, inputs = linear_case(4)
     box, far = [0.0, 0.0, 0.5, 0.5], [0.6, 0.6, 1.0, 1.0]
-    features = features._replace(boxes=torch.tensor([[box, far, box, far]]))
-    settings = {"parts": "objects", "alpha": 1e-9, "replacement": "zero"}
+    class_ids = torch.tensor([[3, 1, 3, 1]])
+    features = features._replace(boxes=torch.tensor([[box, far, box, far]]), class_ids=class_ids)
+    settings = {"parts": parts, "alpha": 1e-9, "replacement": "zero"}
     found = LIME(subject, lime=settings).explain(None, features, inputs, torch.tensor([4]))
     single = contributions(subject, features, inputs, torch.zeros(CHANNELS).double())
     together = single[:, :2] + single[:, 2:]
@@ -186,7 +188,8 @@ def test_settings_that_make_no_sense_are_named() -> None:
         ({"kernel": "box"}, "unknown kernel 'box'"),
         ({"regression": "tree"}, "unknown regression 'tree'"),
         ({"selection": "best"}, "unknown selection 'best'"),
-        ({"parts": "objects"}, "no boxes"),
+        ({"parts": "overlap"}, "no boxes"),
+        ({"parts": "class"}, "no classes"),
     ):
         with pytest.raises(CapscopeError, match=message):
             LIME(subject, lime=wrong).explain(None, features, inputs, torch.tensor([4]))
@@ -220,3 +223,26 @@ def test_a_published_variant_ranks_as_its_parts_do() -> None:
         coefficients = fit_variant(masks, y[:, None]).coefficients[0]
         expected = torch.from_numpy(-coefficients).float()
         torch.testing.assert_close(found.grid[0, t], expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lime_5obj", "lime_8obj"])
+def test_variants_over_objects_give_all_regions_of_a_class_the_same(name: str) -> None:
+    subject, features = regions_subject(), some_regions(9)
+    inputs = subject.inputs(examples()[1])
+    found = explainer_class(name)(subject).explain(None, features, inputs, LENGTHS)
+    assert features.class_ids is not None
+    for row, classes in enumerate(features.class_ids.tolist()):
+        for one in set(classes):
+            alike = found.grid[row, :, [n for n, own in enumerate(classes) if own == one]]
+            assert torch.equal(alike, alike[:, :1].expand_as(alike))
+            assert one >= 0 or alike.eq(0).all()
+    assert found.grid[0].ne(0).any()
+    published = explainer_class(name)(subject, parity=True)
+    few = published.explain(None, features, inputs, LENGTHS).grid
+    assert few.eq(0).all()  # images have four classes
+    with pytest.raises(CapscopeError, match="no classes"):
+        explainer_class(name)(subject).explain(
+            None, features._replace(class_ids=None), inputs, LENGTHS
+        )
+    assert explainer_class(name).unfit(toy_subject()) is not None
+    assert explainer_class(name).unfit(subject) is None

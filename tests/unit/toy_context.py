@@ -29,6 +29,7 @@ SCENES = {"seed": 5, "size": SIZE, "train": 1, "val": 1, "test": IMAGES, "shift"
 SETTINGS: dict[str, Any] = {
     "dataset": {"evaluate": ["test"]},
     "decoding": {"method": "beam", "beam": 2, "max_length": 12},
+    "metrics": {"meteor": False, "cache": None, "timeout": 60},
     "explanations": {"epsilon": 0.01, "steps": 2, "batch_size": 3},
     "benchmarks": {
         "bootstrap": 20,
@@ -37,6 +38,15 @@ SETTINGS: dict[str, Any] = {
         "deletion": {"images": 3, "steps": 4, "baseline": "mean", "pixels": True, "patch": 16},
         "ablation": {"images": 4, "words": 2, "pixels": True, "patch": 16, "patches": 3},
         "latent_ablation": {"images": 4, "types": ["vf_3_min"], "search": True, "beam": 2},
+        "latent_objects": {"images": 4, "by": ["mask"], "overlap": 0.5, "covered": 0.25},
+        "components": {
+            "images": 4,
+            "components": ["VF", "WE", "HT", "CT"],
+            "sigmas": [1.0],
+            "steps": None,
+            "meteor": False,
+            "published": None,
+        },
     },
 }
 

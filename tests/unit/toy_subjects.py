@@ -36,9 +36,11 @@ BLIND = ("rnn", "lstm", "show_tell")
 """Captioners without attention."""
 TRANSFORMERS = ("spatial", "object_relation", "base", "difnet")
 """Captioners whose word vectors have the size of all others."""
+ON_A_GRID = [name for name in EXPLAINERS if not name.endswith("obj")]
+"""Explainers that need no classes of a detector."""
 PAIRS = [
     (explainer, captioner)
-    for explainer in EXPLAINERS
+    for explainer in ON_A_GRID
     for captioner in CONFIGS
     if (captioner not in BLIND or not explainer.startswith("attention"))
     and (captioner in ("base", "difnet") or explainer != "alpha_beta_lrp")
@@ -115,4 +117,6 @@ def some_regions(count: int = 3, size: int = 5) -> Features:
     valid[1, -1] = False
     there = valid.unsqueeze(-1)
     segments = torch.rand(BATCH, count, 3, generator=generator)
-    return Features(cells * there, corners.flatten(2) * there, valid, segments * there)
+    class_ids = torch.randint(0, 4, (BATCH, count), generator=generator)
+    class_ids = torch.where(valid, class_ids, -1)
+    return Features(cells * there, corners.flatten(2) * there, valid, segments * there, class_ids)

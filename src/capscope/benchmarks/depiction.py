@@ -128,6 +128,11 @@ def word_reader(data_dir: Path) -> WordReader:
     return _category_reader(set(categories))
 
 
+def places_known(data_dir: Path) -> bool:
+    """Return whether a data set says where objects are: by masks, or by boxes."""
+    return is_drawn(data_dir) or (data_dir / INSTANCES_FILE).exists()
+
+
 def is_drawn(data_dir: Path) -> bool:
     """Return whether a data set was drawn, so that all that its images show is known."""
     return (data_dir / "scenes.json").exists()

@@ -10,10 +10,8 @@ of `capscope.benchmarks.latent_published`.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import torch
@@ -25,7 +23,7 @@ from capscope.benchmarks.depiction import WordReader, word_reader
 from capscope.benchmarks.ground_truth import maps_of
 from capscope.benchmarks.latent_published import AblationType
 from capscope.benchmarks.measurement import Key, Measurement, Scores
-from capscope.benchmarks.paired import paired_differences
+from capscope.benchmarks.paired import comparisons
 from capscope.explain.latent.perturbed import Perturbed
 from capscope.explain.latent.replacement import (
     SIGMA,
@@ -35,7 +33,6 @@ from capscope.explain.latent.replacement import (
     bounds_of,
 )
 from capscope.explain.words import Word
-from capscope.features.store import FeatureStore
 from capscope.features.visual import Features
 
 CONTROL = "random"
@@ -44,6 +41,7 @@ CONTROL = "random"
 class Case(NamedTuple):
     """The features that one explainer ranks first for one word."""
 
+    kind: AblationType
     explainer: str
     word: Word
     mask: Tensor
@@ -82,12 +80,10 @@ def measure_latent_ablation(
     list of Measurement
         ``drop vf_3_min``: mean log-probability that the word loses at its place; ``drops ...``:
         share of words that lose any; ``missing ...``: share that a search under ablation does not
-        say. Rows ``a - b`` compare explainers on the same words: ``difference of drop ...``, and
-        ``p of drop ...`` of Wilcoxon's signed-rank test over images.
+        say. Rows ``a - b`` compare explainers on the same words, see `comparisons`.
     """
     types = [AblationType.parse(text) for text in settings["types"]]
     scores = Scores()
-    drops: dict[Key, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     bounds = None
     for caption in explained_captions(context.stores, "latent ablation", settings["images"]):
         words = [context.subject.vocabulary.words[word_id] for word_id in caption.word_ids]
@@ -97,36 +93,19 @@ def measure_latent_ablation(
         if bounds is None:
             bounds = _bounds(context, settings["images"])
         own = context.features.read([caption.image_id])
-        for kind in types:
-            cases = _cases(kind, caption, asked, own, _classes(context, caption.image_id), seed)
-            if cases:
-                found = _figures(context, caption, own, cases, kind, bounds, settings, seed)
-                for case, figures in zip(cases, found, strict=True):
-                    key = partial(Key, case.explainer, "grid", "noun", caption.split)
-                    for name, value in figures.items():
-                        scores.add(key(f"{name} {kind}"), caption.image_id, value)
-                    drops[key(f"drop {kind}")][caption.image_id].append(figures["drop"])
-    return [*scores.measurements(resamples, seed), *_comparisons(drops, resamples, seed)]
-
-
-def _comparisons(
-    drops: dict[Key, dict[int, list[float]]], resamples: int, seed: int
-) -> list[Measurement]:
-    groups: dict[tuple[str, str], dict[str, dict[int, list[float]]]] = defaultdict(dict)
-    for key, images in drops.items():
-        groups[key.split, key.measure][key.explainer] = images
-    return [
-        row
-        for (split, measure), by_explainer in groups.items()
-        for pair in combinations(by_explainer, 2)
-        for row in paired_differences(
-            Key(f"{pair[0]} - {pair[1]}", "grid", "noun", split, measure),
-            by_explainer[pair[0]],
-            by_explainer[pair[1]],
-            resamples,
-            seed,
-        )
-    ]
+        cases = list(_cases(types, caption, asked, own, seed))
+        for magnitude in dict.fromkeys(case.kind.magnitude for case in cases):
+            alike = [case for case in cases if case.kind.magnitude == magnitude]
+            latent, cells = (_stand_in(magnitude, *pair, seed) for pair in bounds)
+            perturbed = Perturbed(context.subject.captioner, own, latent, cells)
+            found = _figures(context, caption, perturbed, alike, settings)
+            for case, figures in zip(alike, found, strict=True):
+                key = partial(Key, case.explainer, "grid", "noun", caption.split)
+                for name, value in figures.items():
+                    scores.add(key(f"{name} {case.kind}"), caption.image_id, value)
+    rows = scores.measurements(resamples, seed)
+    compared = comparisons(rows, lambda measure: measure.startswith("drop "), resamples, seed)
+    return [*rows, *compared]
 
 
 def _bounds(context: Context, images: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -138,42 +117,34 @@ def _bounds(context: Context, images: int) -> tuple[tuple[Tensor, Tensor], tuple
     return bounds_of(latent, seen.valid), bounds_of(seen.cells, seen.valid)
 
 
-def _classes(context: Context, image_id: int) -> list[int] | None:
-    store: FeatureStore = context.features
-    if store.kind != "regions":
-        return None
-    class_ids = store.regions(image_id).class_ids
-    return None if class_ids is None else class_ids.tolist()
-
-
 def _cases(
-    kind: AblationType,
+    types: Sequence[AblationType],
     caption: ExplainedCaption,
     asked: Sequence[Word],
     own: Features,
-    classes: list[int] | None,
     seed: int,
-) -> list[Case]:
-    """Return what every explainer ranks first; nothing where an image has too few features."""
-    if kind.unit == "ob" and classes is None:
-        return []
+) -> Iterator[Case]:
+    """Yield what every explainer ranks first, by the types that the image has enough features for.
+
+    Objects are counted among all features, so that a type is there for all explainers or for none.
+    """
     count = own.cells.shape[1]
     there = torch.ones(count, dtype=torch.bool) if own.valid is None else own.valid[0]
+    places = there.nonzero().flatten()
+    classes = [] if own.class_ids is None else own.class_ids[0, there].tolist()
     first = next(iter(caption.by_explainer.values()))
-    found = []
     for name in [*caption.by_explainer, CONTROL]:
         maps = maps_of(name, caption.by_explainer.get(name, first), seed)["grid"].flatten(1)
         for word in asked:
             relevance = maps[word.position][there]
             ranked = most_relevant(relevance, range(1, len(relevance) + 1), seed + caption.image_id)
             order = _order(ranked)
-            positions = kind.positions(order, classes or [])
-            if positions is None:
-                return []
-            mask = torch.zeros(count, dtype=torch.bool)
-            mask[there.nonzero().flatten()[positions]] = True
-            found.append(Case(name, word, mask))
-    return found
+            for kind in types:
+                positions = kind.positions(order, classes)
+                if positions is not None:
+                    mask = torch.zeros(count, dtype=torch.bool)
+                    mask[places[positions]] = True
+                    yield Case(kind, name, word, mask)
 
 
 def _order(ranked: Tensor) -> list[int]:
@@ -186,16 +157,11 @@ def _order(ranked: Tensor) -> list[int]:
 def _figures(
     context: Context,
     caption: ExplainedCaption,
-    own: Features,
+    perturbed: Perturbed,
     cases: Sequence[Case],
-    kind: AblationType,
-    bounds: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
     settings: dict[str, Any],
-    seed: int,
 ) -> list[dict[str, float]]:
     subject = context.subject
-    latent, cells = (_stand_in(kind.magnitude, *pair, seed) for pair in bounds)
-    perturbed = Perturbed(subject.captioner, own, latent, cells)
     rows = torch.stack([torch.zeros_like(cases[0].mask), *(case.mask for case in cases)])
     masks, places = torch.unique(rows, dim=0, return_inverse=True)
     inputs = subject.inputs(torch.tensor([caption.word_ids]))[0]

@@ -16,11 +16,20 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from capscope.benchmarks.context import Context, explained_captions
-from capscope.benchmarks.depiction import open_depictions
+from capscope.benchmarks.depiction import (
+    Depiction,
+    open_depictions,
+    places_known,
+    word_reader,
+)
 from capscope.benchmarks.ground_truth import CONTROLS, Case, maps_of
 from capscope.benchmarks.measurement import Key, Measurement, Scores
+from capscope.benchmarks.paired import comparisons
 from capscope.benchmarks.places import present
+from capscope.explain.store import StoredRelevance
 from capscope.features.regions import Regions
+
+COMPARED = ("spearman truth", "spearman detector", "score")
 
 
 def benchmark(context: Context) -> list[Measurement]:
@@ -35,42 +44,55 @@ def measure_latent_correlation(context: Context, *, resamples: int, seed: int) -
     -------
     list of Measurement
         ``spearman truth``, ``kendall truth``: with the share of each feature that the objects
-        cover that a word is about, where they cover some and not all alike. ``spearman detector``,
-        ``kendall detector``: with the confidence of regions. ``score``, ``distance``: as published,
-        of nouns whose class was detected; features that tie take their middle rank, and 1 / (1 +
-        distance) is the score.
+        cover that a word is about, where they cover some and not all alike, and where boxes or
+        masks tell. ``spearman detector``, ``kendall detector``: with the confidence of regions.
+        ``score``, ``distance``: as published, of nouns whose class was detected; features that tie
+        take their middle rank, and 1 / (1 + distance) is the score. ``detected``: share of nouns
+        that have both. Rows ``a - b`` compare explainers, see `comparisons`.
     """
-    scores = Scores()
-    stores = context.stores
-    ids = sorted({int(image_id) for store in stores for image_id in store.image_ids})
-    size = max(store.image_size for store in stores)
-    depictions, reader = open_depictions(context.data_dir, context.dataset, ids, size)
+    scores, stores = Scores(), context.stores
+    depictions: dict[int, Depiction] = {}
+    reader = word_reader(context.data_dir)
+    if places_known(context.data_dir):
+        ids = sorted({int(image_id) for store in stores for image_id in store.image_ids})
+        size = max(store.image_size for store in stores)
+        depictions, reader = open_depictions(context.data_dir, context.dataset, ids, size)
     names = context.features.attributes.get("class_names") or []
     for caption in explained_captions(stores, "rank correlation"):
         words = [context.vocabulary.words[word_id] for word_id in caption.word_ids]
-        case = Case(depictions[caption.image_id], reader, words)
+        nouns = [word for word in reader(words) if word.kind == "noun"]
+        first = next(iter(caption.by_explainer.values()))
+        there = present(first)
+        covered = {}
+        if depictions:
+            covered = _covered(Case(depictions[caption.image_id], reader, words), first)
         regions = None
         if context.features.kind == "regions":
             regions = context.features.regions(caption.image_id)
-        about = {word.position: word.about for word in reader(words)}
-        first = next(iter(caption.by_explainer.values()))
         for name in [*caption.by_explainer, *CONTROLS]:
-            stored = caption.by_explainer.get(name, first)
-            maps = maps_of(name, stored, seed)["grid"]
-            there = present(stored)
-            raster = case.raster(maps.shape[1], maps.shape[2], stored.boxes)
+            maps = maps_of(name, caption.by_explainer.get(name, first), seed)["grid"].flatten(1)
             key = partial(Key, name, "grid", "noun", caption.split)
-            for n, position in enumerate(case.positions):
-                if case.kinds[n] != "noun":
-                    continue
-                relevance = maps[position].flatten()[there]
-                covered = raster.covered[n].flatten()[there]
-                for measure, value in correlations(relevance, covered, "truth"):
-                    scores.add(key(measure), caption.image_id, value)
+            for noun in nouns:
+                relevance = maps[noun.position][there]
+                found: list[tuple[str, float]] = []
+                if noun.position in covered:
+                    found += correlations(relevance, covered[noun.position][there], "truth")
                 if regions is not None:
-                    for measure, value in _detected(relevance, regions, about[position], names):
-                        scores.add(key(measure), caption.image_id, value)
-    return scores.measurements(resamples, seed)
+                    found += _detected(relevance, regions, noun.about, names)
+                for measure, value in found:
+                    scores.add(key(measure), caption.image_id, value)
+    rows = scores.measurements(resamples, seed)
+    return [*rows, *comparisons(rows, COMPARED.__contains__, resamples, seed)]
+
+
+def _covered(case: Case, stored: StoredRelevance) -> dict[int, Tensor]:
+    """Return the share (N,) of each feature that shows what a noun is about, by its position."""
+    raster = case.raster(stored.grid.shape[1], stored.grid.shape[2], stored.boxes)
+    return {
+        position: raster.covered[n].flatten()
+        for n, position in enumerate(case.positions)
+        if case.kinds[n] == "noun"
+    }
 
 
 def correlations(relevance: Tensor, other: Tensor, label: str) -> Iterator[tuple[str, float]]:
@@ -117,6 +139,8 @@ def _detected(
         return
     wanted = {names.index(name) for name in about if name in names}
     places = [n for n, one in enumerate(regions.class_ids.tolist()) if one in wanted]
+    if wanted:
+        yield "detected", float(bool(places))
     if places:
         distance = max(0.0, mid_rank(relevance, places[0]) - places[0])
         yield "distance", distance

@@ -123,7 +123,7 @@ class AblationType:
         order : sequence of int
             Features from the most important one on.
         class_ids : sequence of int
-            Of each feature but padding.
+            Of each feature but padding; -1 is no object.
         """
         if self.unit == "vf":
             return list(order[: self.count]) if self.count <= len(order) else None
@@ -133,7 +133,7 @@ class AblationType:
                 break
             if feature >= len(class_ids):
                 return None
-            if class_ids[feature] not in chosen:
+            if class_ids[feature] >= 0 and class_ids[feature] not in chosen:
                 chosen.append(class_ids[feature])
         return of_classes(chosen, class_ids) if len(chosen) == self.count else None
 

@@ -29,6 +29,8 @@ EXPLAINERS = {
     "lime3": "capscope.explain.lime_published:LIME3",
     "lime4": "capscope.explain.lime_published:LIME4",
     "lime5": "capscope.explain.lime_published:LIME5",
+    "lime_5obj": "capscope.explain.lime_published:LIME5Objects",
+    "lime_8obj": "capscope.explain.lime_published:LIME8Objects",
     "feature_norm": "capscope.explain.controls:FeatureNorm",
     "random_decoder": "capscope.explain.controls:RandomDecoder",
     "initial_decoder": "capscope.explain.controls:InitialDecoder",

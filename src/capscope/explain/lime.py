@@ -16,7 +16,7 @@ from capscope.errors import CapscopeError
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
 from capscope.explain.latent.masks import of_any_size, spread
-from capscope.explain.latent.objects import by_overlap
+from capscope.explain.latent.objects import PARTS, grouped
 from capscope.explain.latent.perturbed import MEMORY, Perturbed
 from capscope.explain.latent.replacement import Replacement, replacement
 from capscope.explain.latent.surrogate import Array, Fit, fit, kernel_weights
@@ -25,7 +25,6 @@ from capscope.explain.subject import Subject
 from capscope.features.visual import Features
 
 TARGETS = ("word", "caption")
-PARTS = ("features", "objects")
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,10 @@ class LimeSettings:
         Perturbations of an image; all subsets if there are no more.
     seed : int
         Of masks and noise: the same seed, the same explanation.
-    parts : {"features", "objects"}
-        What is perturbed together; objects are regions that overlap (by `overlap`, intersection
-        over union), and their relevance is divided evenly among their regions.
+    parts : {"features", "overlap", "class"}
+        What is perturbed together: nothing; regions that overlap (by `overlap`, intersection over
+        union); regions of one class. The relevance of an object is divided evenly among its
+        regions.
     target : {"word", "caption"}
         Log-probability of the word at its place in the caption; or similarity of the caption that
         a greedy search finds then to the one that is explained (cosine of word counts), which is
@@ -59,7 +59,7 @@ class LimeSettings:
 
     samples: int = 500
     seed: int = 1
-    parts: Literal["features", "objects"] = "features"
+    parts: Literal["features", "overlap", "class"] = "features"
     overlap: float = 0.5
     target: Literal["word", "caption"] = "word"
     replacement: str = "mean"
@@ -139,7 +139,7 @@ class LIME(Explainer):
         """
         settings, captioner = self.settings, self.subject.captioner
         there = _there(own)
-        groups = self.groups(own, there)
+        groups = grouped(own, settings.parts, settings.overlap)
         seen = of_any_size(len(groups), settings.samples, settings.seed)
         asked = torch.cat([seen, torch.ones(1, len(groups), dtype=torch.bool)])
         masks = torch.zeros(len(asked), len(there), dtype=torch.bool)
@@ -160,18 +160,6 @@ class LIME(Explainer):
         relevance = torch.zeros(len(word_ids) - 1, len(there), dtype=torch.float64)
         relevance[:, there] = torch.from_numpy(found.coefficients) @ share
         return relevance.to(own.cells.dtype), torch.from_numpy(lost).to(own.cells.dtype)
-
-    def groups(self, own: Features, there: Tensor) -> Tensor:
-        """Return what is perturbed together: (K, n) bool over the features that are `there`."""
-        count = int(there.sum())
-        if self.settings.parts == "features":
-            return torch.eye(count, dtype=torch.bool)
-        if own.boxes is None:
-            raise CapscopeError(
-                "these visual features have no boxes, so nobody knows which of them are one "
-                "object: set explanations.lime.parts to features"
-            )
-        return by_overlap(own.boxes[0, there], self.settings.overlap)
 
     def fit(self, kept: Tensor, targets: Array) -> Fit:
         """Fit targets (n, T) over parts (n, K), 1 where a part is `kept`."""

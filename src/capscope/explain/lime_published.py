@@ -1,8 +1,4 @@
-"""The published LIME variants over single features, as explainers.
-
-Those over objects need the classes of a detector, which no explainer is given: `capscope latent`
-has them. See `capscope.explain.latent.published`.
-"""
+"""The published LIME variants as explainers; see `capscope.explain.latent.published`."""
 
 from __future__ import annotations
 
@@ -14,7 +10,8 @@ from torch import Tensor
 
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
-from capscope.explain.latent.masks import drawn
+from capscope.explain.latent.masks import drawn, subsets
+from capscope.explain.latent.objects import by_class, classes_of
 from capscope.explain.latent.perturbed import Perturbed
 from capscope.explain.latent.published import (
     BEAM,
@@ -32,6 +29,8 @@ from capscope.explain.latent.replacement import (
     bounds_of,
 )
 from capscope.explain.pixels import enlarged
+from capscope.explain.subject import Subject
+from capscope.features.grid import GridExtractor
 from capscope.features.visual import Features
 
 SEED = 1
@@ -46,7 +45,17 @@ class PublishedLIME(Explainer):
     with parity, the coefficient itself, by which the program ranks. With parity padding takes part,
     and the number of features that are perturbed together is the published one whatever their
     number.
+
+    Objects are the classes that the detector is surest of; with parity, those with the lowest
+    numbers, and images with fewer are not explained: their relevance is 0.
     """
+
+    @classmethod
+    def unfit(cls, subject: Subject) -> str | None:
+        """Return that a grid has no objects, for the variants over objects."""
+        if VARIANTS[cls.name].masks == "objects" and isinstance(subject.extractor, GridExtractor):
+            return "cells of a grid have no classes: it needs regions of a detector"
+        return None
 
     def explain(
         self, images: Tensor | None, features: Features, word_ids: Tensor, lengths: Tensor
@@ -69,7 +78,9 @@ class PublishedLIME(Explainer):
         there = torch.arange(count)
         if own.valid is not None and not self.parity:
             there = own.valid[0].nonzero().flatten()
-        chosen = self._masks(len(there))
+        chosen = self._masks(own, len(there))
+        if chosen is None:
+            return torch.zeros(len(word_ids) - 1, count)
         masks = torch.zeros(len(chosen), count, dtype=torch.bool)
         masks[:, there] = chosen
         asked, places = torch.unique(word_ids[1:], return_inverse=True)
@@ -90,14 +101,21 @@ class PublishedLIME(Explainer):
         relevance[:, there] = coefficients[places]
         return relevance.to(own.cells.dtype)
 
-    def _masks(self, count: int) -> Tensor:
+    def _masks(self, own: Features, count: int) -> Tensor | None:
         variant = VARIANTS[self.name]
+        if variant.masks == "objects":
+            class_ids = classes_of(own)
+            if self.parity:
+                return variant_masks(self.name, count, class_ids)
+            groups = by_class(class_ids, count)
+            surest = dict.fromkeys(one for one in class_ids if one in groups)
+            if not surest:
+                return None
+            return subsets(torch.stack([groups[one] for one in [*surest][: variant.size]]))
         if variant.masks == "drawn" and not self.parity:
             size = max(1, round(count * variant.size / FEATURES))
             return drawn(count, size, variant.count, SEED)
-        found = variant_masks(self.name, count, seed=SEED)
-        assert found is not None
-        return found
+        return variant_masks(self.name, count, seed=SEED)
 
     def _stand_ins(self, own: Features, there: Tensor) -> tuple[Replacement, Replacement | None]:
         """Return what replaces latent features and, but with parity, the features behind them."""
@@ -145,3 +163,17 @@ class LIME5(PublishedLIME):
 
     name: ClassVar[str] = "lime5"
     title: ClassVar[str] = "LIME, 500 x 13"
+
+
+class LIME5Objects(PublishedLIME):
+    """All subsets of 5 objects; zeros."""
+
+    name: ClassVar[str] = "lime_5obj"
+    title: ClassVar[str] = "LIME, 5 objects"
+
+
+class LIME8Objects(PublishedLIME):
+    """All subsets of 8 objects; zeros."""
+
+    name: ClassVar[str] = "lime_8obj"
+    title: ClassVar[str] = "LIME, 8 objects"

@@ -116,7 +116,13 @@ def batch_of(images: Sequence[Regions], most: int) -> Features:
     for row, image in enumerate(images):
         cells[row, : counts[row]], boxes[row, : counts[row]] = image.cells, image.boxes
     valid = torch.arange(most) < counts[:, None]
-    return Features(cells, boxes, None if bool(valid.all()) else valid)
+    class_ids = None
+    known = [image.class_ids for image in images if image.class_ids is not None]
+    if len(known) == len(images):
+        class_ids = torch.full((len(images), most), FILLING["class_ids"])
+        for row, ids in zip(class_ids, known, strict=True):
+            row[: len(ids)] = ids
+    return Features(cells, boxes, None if bool(valid.all()) else valid, None, class_ids)
 
 
 def read_names(path: str) -> list[str]:

@@ -275,7 +275,11 @@ class FeatureStore:
         if not self._all_valid:
             counts = torch.from_numpy(self._arrays["counts"][rows])
             valid = torch.arange(cells.shape[1]) < counts[:, None]
-        return Features(cells, torch.from_numpy(self._arrays["boxes"][rows]), valid, segments)
+        boxes = torch.from_numpy(self._arrays["boxes"][rows])
+        class_ids = None
+        if "class_ids" in self._arrays:
+            class_ids = torch.from_numpy(self._arrays["class_ids"][rows]).long()
+        return Features(cells, boxes, valid, segments, class_ids)
 
     def regions(self, image_id: int) -> Regions:
         """Return all that is known of the regions of one image."""

@@ -24,12 +24,15 @@ class Features(NamedTuple):
         False where `cells` is padding; None means that all are valid.
     segments : Tensor (B, M, S) or None
         A second visual flow (segmentation features).
+    class_ids : Tensor (B, N) int64 or None
+        Class of each region by the detector that gave it; -1 is none.
     """
 
     cells: Tensor
     boxes: Tensor | None = None
     valid: Tensor | None = None
     segments: Tensor | None = None
+    class_ids: Tensor | None = None
 
     def select(self, rows: Tensor | slice) -> Features:
         """Return the features of some images of the batch."""
@@ -40,11 +43,8 @@ class Features(NamedTuple):
         return self._map(lambda field: field.to(device))
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Features:
-        boxes, valid, segments = (
-            None if field is None else change(field)
-            for field in (self.boxes, self.valid, self.segments)
-        )
-        return Features(change(self.cells), boxes, valid, segments)
+        rest = (None if field is None else change(field) for field in self[1:])
+        return Features(change(self.cells), *rest)
 
 
 class FeatureSource(Protocol):

@@ -59,12 +59,25 @@ SHOWN = {
         "Ablation in latent space",
         "Log-probability that a noun loses without the features an explainer ranks first (drop), "
         "how often it loses any (drops), and how often a new caption lacks it (missing). Compare "
-        "with random; rows a - b are paired differences with the p-value of a signed-rank test.",
+        "with random.",
     ),
     "latent_correlation": Shown(
         "Rank correlation in latent space",
         "Of the relevance of visual features with the share of them that shows what a noun is "
         "about (truth), and with the detector's confidence. Score and distance: as published.",
+    ),
+    "latent_objects": Shown(
+        "Relevance of objects",
+        "Visual features that the detector gave one class, that overlap, or that one mask covers "
+        "are an object. Choice: an object that the noun (the caption) names gets the most "
+        "relevance; share: of the positive relevance, what named objects get.",
+    ),
+    "components": Shown(
+        "Noise in components of the captioner",
+        "Captions under Gaussian noise in the visual features (VF), the word embedding (WE), the "
+        "hidden state (HT) or the context (CT), sigma in standard deviations of the component: "
+        "scored against the references, and against the caption without noise (same).",
+        ("CIDEr", "same CIDEr sigma 1", "changed sigma 1", "CIDEr sigma 1"),
     ),
     "hallucination": Shown(
         "True against hallucinated object words",
@@ -184,6 +197,15 @@ OVERVIEW = (
         "spearman truth",
         "higher",
         "rank correlation over features with what shows the noun",
+    ),
+    Column(
+        "object",
+        "latent_objects",
+        "grid",
+        "noun",
+        "choice mask",
+        "higher",
+        "the object that the noun names gets the most relevance of its features",
     ),
     Column(
         "hallucination",

@@ -1,4 +1,8 @@
-"""Objects: groups of visual features, and the words of a caption that name one."""
+"""Objects: groups of visual features, and the words of a caption that name one.
+
+Features are grouped by the class that the detector gave them, by the overlap of their boxes, or by
+masks of what the image shows.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,15 @@ import torch
 from torch import Tensor
 
 from capscope.errors import CapscopeError
+from capscope.features.visual import Features
 
 NOUNS = ("NN", "NNS", "NNP", "NNPS")
 PAIRS = ("NN", "NNP")
 """Tags of which two in a row make one object; the first kind is looked for first."""
 Tagged = Sequence[tuple[str, str]]
 """Words with Penn Treebank tags."""
+PARTS = ("features", "overlap", "class")
+"""Ways to divide the features of an image without knowing what it shows."""
 ObjectFinder = Callable[[str], list[str]]
 """From a caption to the objects it names, in order, with repetitions."""
 
@@ -29,16 +36,41 @@ class Match(NamedTuple):
     """The first (best) feature of that class; None if it was not detected."""
 
 
+def classes_of(features: Features) -> list[int]:
+    """Return the class of each feature of one image, without padding; -1 is none.
+
+    Raises
+    ------
+    CapscopeError
+        If nobody knows the classes.
+    """
+    if features.class_ids is None:
+        raise CapscopeError(
+            "these visual features have no classes: objects by class need regions of a detector "
+            "that names them (features.regions); overlap needs boxes alone"
+        )
+    there = features.class_ids[0]
+    if features.valid is not None:
+        there = there[features.valid[0]]
+    found: list[int] = there.tolist()
+    return found
+
+
 def by_class(class_ids: Sequence[int], features: int) -> dict[int, Tensor]:
-    """Return which features (N,) are of each class that there is, by ascending class."""
+    """Return which features (N,) are of each class that there is, by ascending class.
+
+    Features of class -1 are of none.
+    """
     if len(class_ids) > features:
         raise CapscopeError(
             f"{len(class_ids)} classes for {features} visual features: they come from another "
             "detector; take classes and features from the same one"
         )
-    found = {one: torch.zeros(features, dtype=torch.bool) for one in sorted(set(class_ids))}
+    known = sorted({one for one in class_ids if one >= 0})
+    found = {one: torch.zeros(features, dtype=torch.bool) for one in known}
     for place, one in enumerate(class_ids):
-        found[one][place] = True
+        if one >= 0:
+            found[one][place] = True
     return found
 
 
@@ -61,6 +93,41 @@ def by_overlap(boxes: Tensor, threshold: float = 0.5) -> Tensor:
             joined = [len(groups) - 1]
         groups[joined[0]][place] = True
     return torch.stack(groups) if groups else torch.zeros(0, 0, dtype=torch.bool)
+
+
+def grouped(own: Features, by: str, overlap: float = 0.5) -> Tensor:
+    """Return the parts of one image: (K, n) bool over its n features that are no padding.
+
+    Parameters
+    ----------
+    by : str
+        One of `PARTS`: each feature alone; those whose boxes overlap; those of one class, best
+        first, where a feature without a class is a part of its own.
+    overlap : float
+        See `by_overlap`.
+
+    Raises
+    ------
+    CapscopeError
+        For an unknown grouping, or features without the boxes or classes that it needs.
+    """
+    there = own.valid[0] if own.valid is not None else torch.ones_like(own.cells[0, :, 0]).bool()
+    count = int(there.sum())
+    if by == "features":
+        return torch.eye(count, dtype=torch.bool)
+    if by == "overlap":
+        if own.boxes is None:
+            raise CapscopeError(
+                "these visual features have no boxes, so nobody knows which of them are one "
+                "object: set explanations.lime.parts to features"
+            )
+        return by_overlap(own.boxes[0, there], overlap)
+    if by != "class":
+        raise CapscopeError(f"unknown parts {by!r} of an image; there are: {', '.join(PARTS)}")
+    class_ids = torch.tensor(classes_of(own))
+    alone = torch.where(class_ids < 0, -1 - torch.arange(count), class_ids)
+    heads = dict.fromkeys(alone.tolist())
+    return torch.stack([alone == one for one in heads])
 
 
 def by_mask(covered: Tensor, least: float = 0.25) -> Tensor:

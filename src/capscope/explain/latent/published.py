@@ -99,11 +99,10 @@ def variant_masks(
         return made.up_to_pairs(features)
     if chosen.masks == "drawn":
         return made.drawn(features, chosen.size, chosen.count, seed)
-    classes = sorted(set(class_ids))
-    if len(classes) < chosen.size:
-        return None
     groups = by_class(class_ids, features)
-    return made.subsets(torch.stack([groups[one] for one in classes[: chosen.size]]))
+    if len(groups) < chosen.size:
+        return None
+    return made.subsets(torch.stack([*groups.values()][: chosen.size]))
 
 
 def word_target(log_probs: Tensor, word_ids: Sequence[int]) -> Array:
