@@ -109,6 +109,8 @@ MODELS = [f"{run}/manifest.json" for run in RUNS]
 CAPTIONS = [f"{run}/decoded/{split}.json" for run in RUNS for split in SPLITS]
 SCORES = [f"results/{DATASET}/scores/captions.csv"]
 MEASURED = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
+if config["benchmarks"]["latent_objects"]["table"]:
+    MEASURED += [f"{run}/relevance/objects.csv" for run in RUNS]
 REPORT = [f"results/{DATASET}/report/{part}" for part in ("index.html", "tables", "figures")]
 PUBLISHED = sorted(str(path) for path in Path("results/published").glob("*.csv"))
 

@@ -29,6 +29,37 @@ rule relevance:
         " 2>&1 | tee {log}"
 
 
+rule object_relevance:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        features=features_of,
+        run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
+        relevance=expand(
+            "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/relevance/{split}.json",
+            split=SPLITS,
+        ),
+    output:
+        "results/{dataset}/runs/{system}/{stage}/seed{seed}/relevance/objects.csv",
+    log:
+        "results/{dataset}/logs/objects/{system}-{stage}-seed{seed}.log",
+    benchmark:
+        "results/{dataset}/logs/objects/{system}-{stage}-seed{seed}.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    resources:
+        mem_mb=by_attempt(2000),
+        runtime=by_attempt(60),
+    params:
+        data=subpath(input.data, parent=True),
+        features=subpath(input.features, parent=True),
+        run=subpath(input.run, parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=config["benchmarks"]["latent_objects"],
+    shell:
+        "capscope objects --params {params.file} --run {params.run} --data {params.data}"
+        " --features {params.features} 2>&1 | tee {log}"
+
+
 rule measure:
     input:
         data="results/{dataset}/data/manifest.json",

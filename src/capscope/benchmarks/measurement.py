@@ -29,6 +29,7 @@ PAIRED = {
     "ablation": {("words", "object word", "drop"), ("pixels", "object word", "disappeared")},
     "latent_ablation": {("grid", "noun", "drop vf_3_min")},
     "latent_correlation": {("grid", "noun", "spearman truth")},
+    "latent_objects": {("grid", "noun", "choice mask")},
     "randomisation": {("grid", "noun", "random weights"), ("grid", "noun", "another noun")},
     "contribution": {("grid", "all", "vision")},
     "conservation": {("grid", "all", "error")},

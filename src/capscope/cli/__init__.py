@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "Compare runs image by image on one self-contained page.",
     "frequencies": "Count document frequencies for CIDEr, or convert published ones.",
     "relevance": "Explain the captions of a split and store the relevance.",
+    "objects": "Sum the relevance over the visual features of each object.",
     "benchmark": "Measure how good explanations are.",
     "latent": "Explain and evaluate in latent space as a published program does.",
     "report": "Collect the results into tables and one self-contained page.",
