@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -17,7 +18,7 @@ from capscope.features.regions import batch_of
 from capscope.features.segments import SEGMENTS_FILE
 from capscope.features.store import grid_boxes
 from capscope.features.visual import Features
-from capscope.files import read_json
+from capscope.files import atomic_path, read_json
 
 if TYPE_CHECKING:
     from capscope.features.detector.protocol import Detector
@@ -55,6 +56,24 @@ def load_extractor(folder: Path) -> Extractor | None:
 
         return load_detector(folder)
     raise CapscopeError(f"{path} describes an unknown detector {spec['network']!r}")
+
+
+def copy_extractor(source: Path, target: Path) -> Any:
+    """Take the extractor of a features folder along, so that a run can read images by itself.
+
+    Returns
+    -------
+    dict or None
+        What describes it; None if the folder has none, and the target's own stays.
+    """
+    if not (source / EXTRACTOR_FILE).exists():
+        return None
+    for name in EXTRACTOR_FILES:
+        (target / name).unlink(missing_ok=True)
+        if (source / name).exists():
+            with atomic_path(target / name) as temporary:
+                shutil.copyfile(source / name, temporary)
+    return read_json(target / EXTRACTOR_FILE)
 
 
 def build_detector(settings: Mapping[str, Any], trained: Path | None = None) -> Detector:

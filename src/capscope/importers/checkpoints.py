@@ -11,7 +11,7 @@ from torch import Tensor
 
 from capscope.data.vocabulary import Vocabulary
 from capscope.errors import CapscopeError
-from capscope.features.extractor import EXTRACTOR_FILES
+from capscope.features.extractor import EXTRACTOR_FILES, copy_extractor
 from capscope.features.grid import GridExtractor
 from capscope.files import (
     MANIFEST,
@@ -63,6 +63,7 @@ def write_imported(
     checkpoint: Path,
     inputs: Mapping[str, Path],
     extractor: GridExtractor | None = None,
+    store_dir: Path | None = None,
     epoch: Any = None,
     validation_cider: Any = None,
     options: Mapping[str, Any] = {},
@@ -84,6 +85,9 @@ def write_imported(
         The other files that were read.
     extractor : GridExtractor, optional
         The image network, if the checkpoint holds it.
+    store_dir : Path, optional
+        Features that it reads; what made them, a detector perhaps, goes with the run, which then
+        takes images.
     epoch, validation_cider
         As the checkpoint tells; None if it does not.
     options : mapping
@@ -95,8 +99,12 @@ def write_imported(
         for file in EXTRACTOR_FILES:
             (out / file).unlink(missing_ok=True)
         write_tensors(out / MODEL_FILE, captioner.state_dict())
+        described = None
         if extractor is not None:
             extractor.save(out)
+            described = extractor.spec()
+        elif store_dir is not None:
+            described = copy_extractor(store_dir, out)
         info = {
             "captioner": name,
             "config": dict(config),
@@ -106,7 +114,7 @@ def write_imported(
             "dataset": None,
             "vocabulary": vocabulary.to_json(),
             "vocabulary_sha256": vocabulary.sha256,
-            "extractor": None if extractor is None else extractor.spec(),
+            "extractor": described,
             "features": dict(features),
             "imported": {"checkpoint": checkpoint.name, "sha256": sha256_of(checkpoint)},
             "software": software(),

@@ -106,6 +106,7 @@ def import_run(
         checkpoint=checkpoint,
         inputs={"wordmap": wordmap},
         extractor=extractor,
+        store_dir=store_dir,
         epoch=facts.get("epoch"),
         validation_cider=facts.get("cider"),
         options=options,

@@ -113,6 +113,7 @@ def import_run(
         decoding=DECODING,
         checkpoint=checkpoint,
         inputs={key: path for key, path in given.items() if path is not None},
+        store_dir=store_dir,
         epoch=options.get("epoch"),
         validation_cider=options.get("best_val_score"),
     )

@@ -15,14 +15,12 @@ import torch
 from capscope.data.annotations import Dataset, open_dataset
 from capscope.data.captions import EncodedCaptions, open_captions
 from capscope.errors import CapscopeError
-from capscope.features.extractor import EXTRACTOR_FILES
+from capscope.features.extractor import copy_extractor
 from capscope.features.store import FeatureStore
 from capscope.features.visual import FeatureSource
 from capscope.files import (
     MANIFEST,
-    atomic_path,
     digest,
-    read_json,
     read_manifest,
     sha256_of,
     software,
@@ -165,7 +163,7 @@ def train_run(
             "from": history,
         }
         if not isinstance(captioner, FromImages):
-            info["extractor"] = _copy_extractor(features_dir, out)
+            info["extractor"] = copy_extractor(features_dir, out)
         _write(out, captioner, progress, info, recipe.keep)
         write_manifest(out, "run", params=identity, inputs=manifests, key=key)
         shutil.rmtree(out / "state")
@@ -205,18 +203,6 @@ def spread(rows: Rows, limit: int | None) -> Rows:
     if limit is None or limit >= len(rows):
         return rows
     return rows[np.linspace(0, len(rows) - 1, limit).astype(np.int64)]
-
-
-def _copy_extractor(features_dir: Path, out: Path) -> Any:
-    """Take the image network along, so that the run can caption photographs by itself."""
-    if not (features_dir / EXTRACTOR_FILES[0]).exists():
-        return None
-    for name in EXTRACTOR_FILES:
-        (out / name).unlink(missing_ok=True)
-        if (features_dir / name).exists():
-            with atomic_path(out / name) as temporary:
-                shutil.copyfile(features_dir / name, temporary)
-    return read_json(features_dir / EXTRACTOR_FILES[0])
 
 
 def _write(
