@@ -59,6 +59,37 @@ rule evaluate:
         " --out {params.out} 2>&1 | tee {log}"
 
 
+# One page of all runs, where there are several.
+rule compare_runs:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        overall="results/{dataset}/scores/captions.csv",
+        images="results/{dataset}/scores/per_image.csv",
+    output:
+        report(
+            "results/{dataset}/scores/comparison.html",
+            caption="../report/comparison.rst",
+            category="Page",
+            labels={"page": "runs compared image by image"},
+        ),
+    log:
+        "results/{dataset}/logs/compare_runs.log",
+    benchmark:
+        "results/{dataset}/logs/compare_runs.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    resources:
+        mem_mb=2000,
+    params:
+        data=subpath(input.data, parent=True),
+        scores=subpath(input.images, parent=True),
+        file=f"results/{DATASET}/params.json",
+        settings=config["report"],
+    shell:
+        "capscope compare --params {params.file} --data {params.data} --scores {params.scores}"
+        " --out {output} 2>&1 | tee {log}"
+
+
 # On request, as `snakemake spice_models`: 385 MB, once for all data sets.
 rule spice_models:
     output:
