@@ -67,6 +67,31 @@ def lrp_ic(
     )
 
 
+@command.command("latent")
+@click.option("--checkpoint", type=FILE, required=True, help="PyTorch file with a state_dict.")
+@click.option("--wordmap", type=FILE, required=True, help="JSON with the id of each word.")
+@click.option("--store", "store_dir", type=FOLDER, help="A feature store to check it against.")
+@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+def latent(checkpoint: Path, wordmap: Path, store_dir: Path | None, out: Path) -> None:
+    """Import the gridTD of the latent-space program (Elguendouze and others, 2023).
+
+    \b
+    capscope import latent --checkpoint c.pth --wordmap wordmap_coco2017.json \\
+        --store results/coco2017/features/regions --out results/imported/latent
+    """
+    from capscope.importers.lrp_ic_runs import import_run
+
+    import_run(
+        checkpoint,
+        wordmap,
+        out,
+        captioner="gridtd",
+        features="regions",
+        store_dir=store_dir,
+        program="latent",
+    )
+
+
 @command.command("rnn_family")
 @click.option("--checkpoint", type=FILE, required=True, help="PyTorch file with a state dict.")
 @click.option(

@@ -50,6 +50,7 @@ def import_run(
     image_size: int = 224,
     heads: int = 8,
     store_dir: Path | None = None,
+    program: str = "lrp_ic",
 ) -> None:
     """Turn an original checkpoint into a run folder, with the published behaviour (`parity`).
 
@@ -68,7 +69,10 @@ def import_run(
     heads : int
         Heads of AoA, which no tensor tells.
     store_dir : Path, optional
-        Features of the kind that the region variant reads; they are checked, and recorded.
+        Features of the kind that the region variant reads; they are checked, and recorded, and what
+        made them goes with the run.
+    program : {"lrp_ic", "latent"}
+        Whose checkpoint it is; the latent-space program has the same gridTD.
 
     Raises
     ------
@@ -98,7 +102,7 @@ def import_run(
         out,
         model,
         name=captioner,
-        system=f"lrp_ic {captioner}",
+        system=f"{program} {captioner}",
         config=config_of(captioner, state, **options),
         vocabulary=vocabulary,
         features=described,
