@@ -3,8 +3,9 @@
 Detector weights are published as a pickled dict of arrays, a run's options as a pickled namespace
 of numbers and texts, words as an object of a program's class. A pickle is a program for a small
 stack machine, some of whose instructions call any function by name. The machine here knows the
-instructions that build plain data; it looks no name up, but builds arrays itself where NumPy's own
-functions are named, and dicts where classes of known objects are. Everything else ends the reading.
+instructions that build plain data; it looks no name up, but builds arrays itself where functions of
+NumPy and PyTorch that build arrays and tensors are named, and dicts where classes of known objects
+are. Everything else ends the reading.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ import pickletools
 import re
 from collections import Counter
 from collections.abc import Callable, Set
+from io import BytesIO
+from math import prod
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from capscope.errors import CapscopeError
 
@@ -153,9 +158,11 @@ def _run(stream: IO[bytes], classes: Set[str]) -> Any:
         elif name == "STACK_GLOBAL":
             stack[-2:] = [_Named(*stack[-2:])]
         elif name == "REDUCE":
-            stack[-2:] = [_called(*stack[-2:], classes)]
+            function, given = stack[-2:]
+            stack[-2:] = [_called(function, given, classes)]
         elif name == "NEWOBJ":
-            stack[-2:] = [_made(*stack[-2:], classes)]
+            kind, given = stack[-2:]
+            stack[-2:] = [_made(kind, given, classes)]
         elif name == "BUILD":
             state = stack.pop()
             _a((_Type, _Array, _Object), stack[-1]).build(state)
@@ -189,9 +196,29 @@ def _called(function: Any, arguments: Any, classes: Set[str]) -> Any:
         return dict(Counter(*arguments))
     if place == ("collections", "defaultdict"):
         return {}
+    if place == ("torch.storage", "_load_from_bytes"):
+        return _storage(_bytes(arguments[0]))
+    if place == ("torch._utils", "_rebuild_tensor_v2"):
+        return _view(*arguments[:4])
     if place in RECONSTRUCTORS:
         return _made(arguments[0], (), classes)
     raise _refused(named)
+
+
+def _storage(data: bytes) -> Tensor:
+    """Return the numbers that a tensor is a view of; PyTorch keeps them in a file of its own."""
+    found = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
+    return torch.tensor([], dtype=found.dtype).set_(found)
+
+
+def _view(numbers: Any, offset: Any, shape: Any, strides: Any) -> np.ndarray[Any, Any]:
+    """Return a tensor as an array; one of more numbers than were stored is an error."""
+    stored = _a(Tensor, numbers)
+    if prod(shape) > stored.numel():
+        raise CapscopeError(f"it holds a tensor {tuple(shape)} of {stored.numel()} numbers")
+    found = stored.as_strided(tuple(shape), tuple(strides), int(offset))
+    array: np.ndarray[Any, Any] = found.numpy().copy()
+    return array
 
 
 def _made(kind: Any, arguments: Any, classes: Set[str]) -> _Object:

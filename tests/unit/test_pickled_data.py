@@ -154,3 +154,16 @@ def test_lists_of_the_same_lists_take_no_more_memory_than_they_are_written_with(
         assert found["a"][0] is found["a"][1]
         found["a"] = found["a"][0]
     assert found["a"] == ["leaf"]
+
+
+def test_tensors_inside_plain_data_come_back_as_arrays() -> None:
+    whole = torch.arange(12).reshape(3, 4)
+    content = {"a.jpg": [whole[0], whole[:, 1:3], whole.half()]}
+    found = load_pickled_data(io.BytesIO(pickle.dumps(content)))
+    for array, tensor in zip(found["a.jpg"], content["a.jpg"], strict=True):
+        assert array.dtype == tensor.numpy().dtype
+        assert array.tolist() == tensor.tolist()
+    forged = pickle.dumps(whole).replace(b"K\x03K\x04\x86", b"K\x03K\x63\x86")
+    assert forged != pickle.dumps(whole)
+    with pytest.raises(CapscopeError, match="of 12 numbers"):
+        load_pickled_data(io.BytesIO(forged))
