@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from click.testing import CliRunner, Result
 from toy_run import write_run
 
+from capscope.benchmarks.latent_evaluate import LatentEvaluation
 from capscope.benchmarks.latent_files import LatentFiles
 from capscope.cli.latent import command
 from capscope.data.annotations import read_karpathy
@@ -18,6 +20,7 @@ from capscope.data.scenes.lexicon import CLASSES
 from capscope.data.scenes.write import write_scenes
 from capscope.data.vocabulary import build_vocabulary
 from capscope.errors import CapscopeError
+from capscope.explain.latent.objects import Match
 from capscope.features.regions import Regions
 from capscope.features.store import FeatureStore, create_region_store
 from capscope.files import write_manifest
@@ -65,6 +68,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     LatentFiles(folders["out"], "toy", "test").write_captions(captions)
     return folders
+
+
+def captions_of(folders: dict[str, Path]) -> dict[str, str]:
+    return LatentFiles(folders["out"], "toy", "test").captions()
 
 
 def latent(folders: dict[str, Path], *arguments: str, out: Path | None = None) -> Result:
@@ -167,6 +174,7 @@ def test_what_cannot_be_asked_is_refused_with_the_next_step(
         (("--mode=expl", "--expl-model=random"), "random explains nothing"),
         (("--mode=expl", "--expl-model=lime4"), "13 of an image's 8 visual features"),
         (("--mode=eval", "--expl-model=lrp"), "needs --eval-type"),
+        (("--mode=expl",), "--mode expl needs --expl-model"),
         (("--mode=eval", "--expl-model=lrp", "--eval-type=ablation"), "--abl-type goes with"),
         (
             ("--mode=eval", "--expl-model=lrp", "--eval-type=ablation", "--abl-type=vf_min"),
@@ -182,48 +190,128 @@ def test_what_cannot_be_asked_is_refused_with_the_next_step(
             succeed(folders, *arguments, out=tmp_path)
 
 
-def test_more_features_or_objects_than_images_have(
+def test_more_objects_than_any_image_has_are_an_error_that_says_so(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
-    captions = LatentFiles(folders["out"], "toy", "test").captions()
-    files = LatentFiles(tmp_path, "toy", "test")
-    files.write_captions(captions)
-    for method in ("lrp", "lime_8obj"):
-        model = f"--expl-model={method}"
-        succeed(folders, "--mode=expl", model, out=tmp_path)
-        said = succeed(folders, "--mode=eval", model, "--eval-type=correlation", out=tmp_path)
-        left_out = 4 if method == "lime_8obj" else 0  # images have 6 classes
-        assert f"not explained    {left_out}" in said
-    for kind in ("vf_37_min", "ob_7_min"):
-        with pytest.raises(CapscopeError, match="enough features or objects"):
-            succeed(
-                folders,
-                *("--mode=eval", "--expl-model=lrp", "--eval-type=ablation", f"--abl-type={kind}"),
-                out=tmp_path,
-            )
+    LatentFiles(tmp_path, "toy", "test").write_captions(captions_of(folders))
+    with pytest.raises(CapscopeError, match="fewer different objects than the variant perturbs"):
+        succeed(folders, "--mode=expl", "--expl-model=lime_8obj", out=tmp_path)
 
 
-def test_class_files_without_an_image_and_captions_without_nouns_are_counted(
-    folders: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize("kind", ["vf_37_min", "ob_7_min"])
+def test_more_features_or_objects_ablated_than_any_image_has(
+    folders: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
-    images = list(LatentFiles(folders["out"], "toy", "test").captions())
-    files = LatentFiles(tmp_path, "toy", "test")
-    files.write_captions(dict.fromkeys(images, "on and of"))
-    path = tmp_path / "lime_probs" / "toy" / "object_classes_scores_test.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({image: [0, 1] for image in images[1:]}))
+    LatentFiles(tmp_path, "toy", "test").write_captions(captions_of(folders))
     succeed(folders, "--mode=expl", "--expl-model=lrp", out=tmp_path)
-    said = succeed(
-        folders, "--mode=eval", "--expl-model=lrp", "--eval-type=correlation", out=tmp_path
-    )
-    for line in ("without classes  1", "without objects  3", "nb_common        0"):
-        assert line in said
+    evaluate = ("--mode=eval", "--expl-model=lrp")
+    succeed(folders, *evaluate, "--eval-type=correlation", out=tmp_path)
+    with pytest.raises(CapscopeError, match="at most 8 features"):
+        succeed(folders, *evaluate, "--eval-type=ablation", f"--abl-type={kind}", out=tmp_path)
+
+
+def test_captions_without_nouns_leave_nothing_to_evaluate(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    files = LatentFiles(tmp_path, "toy", "test")
+    captions = captions_of(folders)
+    files.write_captions(dict.fromkeys(captions, "on and of"))
+    succeed(folders, "--mode=expl", "--expl-model=lrp", out=tmp_path)
+    evaluate = ("--mode=eval", "--expl-model=lrp")
+    with pytest.raises(CapscopeError, match="of the others' captions 4 name none"):
+        succeed(folders, *evaluate, "--eval-type=correlation", out=tmp_path)
     with pytest.raises(CapscopeError, match="no image has an explained object"):
         succeed(
             folders,
-            *("--mode=eval", "--expl-model=lrp", "--eval-type=ablation", "--abl-type=vf_1_min"),
+            *("--mode=eval", "--expl-model=random", "--eval-type=ablation", "--abl-type=vf_1_min"),
             out=tmp_path,
         )
-    path.write_text(json.dumps({"x.jpg": "dog"}))
-    with pytest.raises(CapscopeError, match="no mapping of images to lists of class ids"):
-        succeed(folders, "--mode=eval", "--expl-model=lrp", "--eval-type=correlation", out=tmp_path)
+    first = next(iter(captions))
+    files.write_captions({**dict.fromkeys(captions, "on and of"), first: f"a {NAMES[0]}"})
+    files.probabilities("lrp", first).unlink()
+    succeed(folders, "--mode=expl", "--expl-model=lrp", out=tmp_path)
+    said = succeed(folders, *evaluate, "--eval-type=correlation", out=tmp_path)
+    assert "without objects  3" in said
+    assert "nb_common        1" in said
+
+
+def test_class_files_are_checked_against_images_and_names(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    captions = captions_of(folders)
+    LatentFiles(tmp_path, "toy", "test").write_captions(captions)
+    path = tmp_path / "lime_probs" / "toy" / "object_classes_scores_test.json"
+    path.parent.mkdir(parents=True)
+    succeed(folders, "--mode=expl", "--expl-model=lrp", out=tmp_path)
+    evaluate = ("--mode=eval", "--expl-model=lrp", "--eval-type=correlation")
+    path.write_text(json.dumps({image: [0, 1] for image in list(captions)[1:]}))
+    assert "without classes  1" in succeed(folders, *evaluate, out=tmp_path)
+    for content, message in (
+        ({"x.jpg": "dog"}, "no mapping of images to lists of class ids"),
+        ({"x.jpg": [0]}, "has no image of the split test"),
+        ({image: [1600] for image in captions}, "names class 1600, but there are"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(CapscopeError, match=message):
+            succeed(folders, *evaluate, out=tmp_path)
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"{name},other" for name in ["thing", *NAMES]))
+    path.write_text(json.dumps({image: [1, 2] for image in captions}))
+    said = succeed(folders, *evaluate, f"--class-names={names}", out=tmp_path)
+    assert "nb_common        8" in said
+
+
+def test_the_pickles_of_the_program_are_converted_once(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "lime_probs" / "toy"
+    folder.mkdir(parents=True)
+    classes = {image: [torch.tensor([3, 1, 3])] for image in captions_of(folders)}
+    masks = [[0, 3, 5], [1, 2, 7]]
+    for name, content in (
+        ("object_classes_scores_test", classes),
+        ("lime2_perturb_indexes", masks),
+    ):
+        (folder / name).write_bytes(pickle.dumps(content))
+    torch.save(torch.tensor([[0.0, 0.5], [1.0, 2.0]]), folder / "mn_mx_bu_1024.pt")
+    said = succeed(folders, "--mode=prepar", out=tmp_path)
+    assert said.count("->") == 3
+    files = LatentFiles(tmp_path, "toy", "test")
+    assert files.classes() == {image: [3, 1, 3] for image in classes}
+    assert files.masks("lime2") == masks
+    assert json.loads((folder / "bounds.json").read_text()) == [[0.0, 0.5], [1.0, 2.0]]
+    assert "->" not in succeed(folders, "--mode=prepar", out=tmp_path)
+    (folder / "lime4_perturb_indexes").write_bytes(pickle.dumps({"a": "b"}))
+    with pytest.raises(CapscopeError, match="holds str, no lists of numbers"):
+        succeed(folders, "--mode=prepar", out=tmp_path)
+
+
+def test_captions_alone_and_the_images_of_train_that_a_file_names(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    succeed(folders, "--mode=none", "--workers=1", "--embed_dim=512", out=tmp_path)
+    path = tmp_path / "lrp_probs" / "toy" / "captions.yaml"
+    assert len(yaml.safe_load(path.read_text())) == 4
+    published = tmp_path / "lrp_probs" / "toy" / "test" / "captions.yaml"
+    published.parent.mkdir()
+    path.rename(published)  # where the program writes it
+    assert len(LatentFiles(tmp_path, "toy", "test").captions()) == 4
+    indexes = tmp_path / "lime_probs" / "toy" / "random_train_indexes.json"
+    indexes.parent.mkdir(parents=True)
+    indexes.write_text("[0]")
+    succeed(folders, "--mode=none", "--test_split=train", out=tmp_path)
+    assert len(yaml.safe_load(path.read_text())) == 1
+    indexes.write_text("[7]")
+    with pytest.raises(CapscopeError, match="list of places of the 1 images of train"):
+        succeed(folders, "--mode=none", "--test_split=train", out=tmp_path)
+
+
+def test_a_noun_that_is_said_twice_has_the_relevance_of_each_place() -> None:
+    words = ["a", "dog", "and", "hot", "dog", "or", "dog"]
+    common = [Match(name, 0, 0) for name in ("dog", "hot dog", "dog")]
+    right, published = (
+        list(LatentEvaluation(*([None] * 5), parity)._places(words, common))  # type: ignore[arg-type]
+        for parity in (False, True)
+    )
+    assert right == [[1], [3, 4], [6]]
+    assert published == [[1], [3, 1], [1]]

@@ -4,6 +4,7 @@
 file                                                     content
 =======================================================  ==========================================
 ``lrp_probs/D/captions.yaml``                            image + ``.hdf5``: [caption]
+``lrp_probs/D/S/captions.yaml``                          the same, where the first is not there
 ``lrp_probs/D/S/IMAGE.hdf5_lrp_probs.json``              rows of scores, one a word of the caption
 ``lrp_probs/D/explanations_S_lrp.json``                  image: [{object: features, best first}]
 ``lime_probs/D/object_classes_scores_S.json``            image: class of each feature, best first
@@ -11,9 +12,11 @@ file                                                     content
 ``lime_probs/D/S/IMAGE_perturb_....json``                log-probabilities of the caption's words
 ``lime_probs/D/explanations_S_METHOD.json``              as for lrp
 ``lime_probs/D/bounds.json``                             least and largest value of each dimension
+``lime_probs/D/random_train_indexes.json``               which images of the split train
 =======================================================  ==========================================
 
-D is the data set, S the split. What is there is read; the rest is made.
+D is the data set, S the split. What is there is read; the rest is made. The program has pickles of
+the same names without ``.json``: `prepare` converts the ones that it shares.
 """
 
 from __future__ import annotations
@@ -24,10 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import Tensor
 
+from capscope.data.annotations import Image
 from capscope.errors import CapscopeError
 from capscope.explain.latent.published import VARIANTS
 from capscope.files import read_json, write_json, write_text
+from capscope.tensors import read_foreign
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,13 @@ class LatentFiles:
         return self.root / "lime_probs" / self.dataset
 
     def captions(self) -> dict[str, str]:
-        """Read the captions by image, under both of the published keys; none without the file."""
-        path = self.lrp / "captions.yaml"
-        if not path.exists():
+        """Read the captions by image, under both of the published keys; none without the file.
+
+        The program reads one file and writes another, in the folder of the split.
+        """
+        paths = (self.lrp / "captions.yaml", self.lrp / self.split / "captions.yaml")
+        path = next((path for path in paths if path.exists()), None)
+        if path is None:
             return {}
         try:
             loaded = yaml.safe_load(path.read_text("utf-8")) or {}
@@ -73,6 +83,30 @@ class LatentFiles:
             raise CapscopeError(
                 f"{path} is no mapping of images to lists with one caption: {error}"
             ) from error
+
+    def prepare(self) -> list[Path]:
+        """Convert the program's pickles of masks and classes, and its tensor of bounds, to JSON.
+
+        Returns the files that were written; those that are there already are kept.
+        """
+        bounds = ("mn_mx_bu_1024.pt", "mn_mx_bu_1024_flickr30k.pt")
+        found = {
+            name: (name,)
+            for name in (
+                f"object_classes_scores_{self.split}",
+                "random_train_indexes",
+                *(f"{method}_perturb_indexes" for method in VARIANTS),
+            )
+        } | {"bounds": bounds}
+        written = []
+        for name, sources in found.items():
+            source = next((self.lime / one for one in sources if (self.lime / one).exists()), None)
+            target = self.lime / f"{name}.json"
+            if source is None or target.exists():
+                continue
+            write_json(target, _plain(read_foreign(source), source), indent=None)
+            written.append(target)
+        return written
 
     def write_captions(self, captions: Mapping[str, str]) -> None:
         """Write all captions in one file, each image once."""
@@ -105,6 +139,16 @@ class LatentFiles:
             raise CapscopeError(f"{path} is no list of lists of feature indices")
         return loaded
 
+    def chosen(self, images: Sequence[Image]) -> Sequence[Image]:
+        """Return the images of the split that are explained: of train, those that a file names."""
+        path = self.lime / "random_train_indexes.json"
+        if self.split != "train" or not path.exists():
+            return images
+        places = read_json(path)
+        if not _is_ids(places) or any(place >= len(images) for place in places):
+            raise CapscopeError(f"{path} is no list of places of the {len(images)} images of train")
+        return [images[place] for place in places]
+
     def write_masks(self, method: str, masks: Sequence[Sequence[int]]) -> None:
         """Keep the drawn masks of a variant for all images."""
         write_json(self.lime / f"{method}_perturb_indexes.json", masks, indent=None)
@@ -124,6 +168,22 @@ class LatentFiles:
         """Read one image's explanation; None if it was not made."""
         path = self.probabilities(method, image)
         return read_json(path) if path.exists() else None
+
+
+def _plain(loaded: Any, source: Path) -> Any:
+    """Return lists in place of tensors; a list with one tensor an image is the list of its ids."""
+    if isinstance(loaded, Tensor):
+        return loaded.tolist()
+    if isinstance(loaded, dict):
+        return {
+            str(image): _plain(one[0] if isinstance(one, list) and len(one) == 1 else one, source)
+            for image, one in loaded.items()
+        }
+    if isinstance(loaded, list):
+        return [_plain(one, source) for one in loaded]
+    if isinstance(loaded, int | float):
+        return loaded
+    raise CapscopeError(f"{source} holds {type(loaded).__name__}, no lists of numbers")
 
 
 def _checked_lists(path: Path) -> dict[str, list[int]]:

@@ -108,10 +108,10 @@ class PublishedLIME(Explainer):
             if self.parity:
                 return variant_masks(self.name, count, class_ids)
             groups = by_class(class_ids, count)
-            surest = dict.fromkeys(one for one in class_ids if one in groups)
+            surest = [*dict.fromkeys(one for one in class_ids if one in groups)]
             if not surest:
                 return None
-            return subsets(torch.stack([groups[one] for one in [*surest][: variant.size]]))
+            return subsets(torch.stack([groups[one] for one in surest[: variant.size]]))
         if variant.masks == "drawn" and not self.parity:
             size = max(1, round(count * variant.size / FEATURES))
             return drawn(count, size, variant.count, SEED)

@@ -80,7 +80,12 @@ def variant(name: str) -> Variant:
 
 
 def variant_masks(
-    name: str, features: int, class_ids: Sequence[int] = (), seed: int = 0
+    name: str,
+    features: int,
+    class_ids: Sequence[int] = (),
+    seed: int = 0,
+    *,
+    surest: bool = False,
 ) -> Tensor | None:
     """Return the masks (n, N) of a variant for one image; None if it has too few objects.
 
@@ -89,10 +94,12 @@ def variant_masks(
     features : int
         N.
     class_ids : sequence of int
-        Of each feature, best first; shorter than N where the rest is padding. For objects, of
-        which the ones with the lowest class ids are taken, as published.
+        Of each feature, best first; shorter than N where the rest is padding. For objects.
     seed : int
         Of drawn masks. Those of ``lime2`` were published as a file, see `masks.of_lists`.
+    surest : bool
+        Take the objects that the detector is surest of, in place of those with the lowest class
+        ids, as published.
     """
     chosen = variant(name)
     if chosen.masks == "pairs":
@@ -102,7 +109,8 @@ def variant_masks(
     groups = by_class(class_ids, features)
     if len(groups) < chosen.size:
         return None
-    return made.subsets(torch.stack([*groups.values()][: chosen.size]))
+    order = [*dict.fromkeys(one for one in class_ids if one >= 0)] if surest else [*groups]
+    return made.subsets(torch.stack([groups[one] for one in order[: chosen.size]]))
 
 
 def word_target(log_probs: Tensor, word_ids: Sequence[int]) -> Array:
