@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -18,28 +19,44 @@ if TYPE_CHECKING:
 
 FOREIGN_SECONDS = 600
 """Time that reading a foreign file may take."""
+ABOUT = "capscope"
+"""The one entry of a file's metadata, as JSON: safetensors writes several in any order."""
 SHOWN = 5
 """Problems that an error lists."""
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; one that is cut short or damaged is a `CapscopeError`."""
+    """Read a safetensors file; one that is cut short or damaged is a `CapscopeError`.
+
+    Files of ours hold a checksum. Those of others are damaged only if they do not fit the format.
+    """
     import safetensors.torch
 
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
+        about = _about(path)
     except FileNotFoundError as error:
         raise CapscopeError(f"{path} does not exist") from error
     except (safetensors.SafetensorError, ValueError, OSError) as error:
         raise CapscopeError(f"{path} is not a valid safetensors file: {error}") from error
+    if about and about.get("sha256") != _checksum(tensors, about.get("texts", {})):
+        raise CapscopeError(f"{path} is damaged: it differs from its checksum")
+    return tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the texts that stand beside the tensors of a valid safetensors file."""
+    texts: dict[str, str] = _about(path).get("texts", {})
+    return texts
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Return what we wrote beside the tensors; nothing in files of others."""
     import safetensors
 
     with safetensors.safe_open(path, framework="pt") as file:
-        return dict(file.metadata() or {})
+        found: dict[str, Any] = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+        return found
 
 
 def write_tensors(
@@ -49,9 +66,22 @@ def write_tensors(
     import safetensors.torch
 
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = safetensors.torch.save(whole, dict(metadata) if metadata else None)
+    texts = dict(metadata or {})
+    about = {"sha256": _checksum(whole, texts), "texts": texts}
+    content = safetensors.torch.save(whole, {ABOUT: json.dumps(about, sort_keys=True)})
     with atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    import torch
+
+    total = hashlib.sha256(json.dumps(texts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def fit(module: nn.Module, tensors: Mapping[str, Tensor], where: Path | str) -> None:

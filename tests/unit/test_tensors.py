@@ -146,3 +146,26 @@ def test_a_checkpoint_that_swells_is_given_up(tmp_path: Path) -> None:
     assert bomb.stat().st_size < 1 << 22
     with pytest.raises(CapscopeError, match=r"bomb\.pth was not loaded: "):
         read_foreign(bomb)
+
+
+def test_several_texts_give_the_same_bytes_each_time(tmp_path: Path) -> None:
+    texts = {"key": "1", "rows": "2", "more": "3"}
+    for number in range(8):
+        write_tensors(tmp_path / str(number), {"a": torch.zeros(2)}, texts)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_no_byte_of_a_file_of_ours_can_change_unnoticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    tensors = {"a": torch.randn(2, 3), "b": torch.arange(3)}
+    write_tensors(path, tensors, {"key": "value"})
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            found, texts = read_tensors(path), read_metadata(path)
+        except CapscopeError:
+            continue
+        assert texts in ({"key": "value"}, {})
+        assert found.keys() == tensors.keys()
+        assert all(found[name].equal(tensor) for name, tensor in tensors.items())

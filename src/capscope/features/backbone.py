@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -111,7 +112,7 @@ def train_backbone(data_dir: Path, settings: Mapping[str, Any], out: Path) -> Pa
     out : Path
         Gets ``model.safetensors``, ``model.json``, ``segments.safetensors`` (the head that tells
         the classes of cells, which makes segments), ``metrics.csv`` (a row per epoch: loss, F1 of
-        classes and of colours in validation images) and ``manifest.json``; ``state/`` beside them
+        classes and of colours in validation images) and ``manifest.json``; until then ``state/``
         holds the last epoch.
 
     Returns
@@ -138,7 +139,9 @@ def train_backbone(data_dir: Path, settings: Mapping[str, Any], out: Path) -> Pa
         loss = _train_epoch(model, optimiser, train, settings, epoch)
         rows.append({"epoch": epoch + 1, "loss": loss, **evaluate(model, val)})
         _save_state(out, key, model, optimiser, rows)
-    return _publish(out, model, settings, rows, data_dir)
+    manifest = _publish(out, model, settings, rows, data_dir)
+    shutil.rmtree(out / "state")
+    return manifest
 
 
 def normalised(images: Tensor) -> Tensor:
