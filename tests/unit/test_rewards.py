@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from capscope.metrics.bleu import bleu
-from capscope.training.rewards import CaptionReward
+from capscope.training.rewards import FREQUENCIES, CaptionReward
 
 START, END = 8, 9
 REFERENCES = [
@@ -59,7 +59,7 @@ def spoken(caption, with_end):
     return [*words, END] if with_end and END in caption else words
 
 
-@pytest.mark.parametrize("frequencies", ["training", "batch"])
+@pytest.mark.parametrize("frequencies", FREQUENCIES)
 @pytest.mark.parametrize("end_token", ["both", "references", "none"])
 def test_rewards_follow_the_equation_under_every_convention(frequencies, end_token):
     reward = CaptionReward(
@@ -67,7 +67,11 @@ def test_rewards_follow_the_equation_under_every_convention(frequencies, end_tok
     )
     closing = [] if end_token == "none" else [END]
     framed = [[[*words, *closing] for words in image] for image in REFERENCES]
-    documents = framed if frequencies == "training" else [framed[image] for image in IMAGES]
+    documents = {
+        "training": framed,
+        "captions": [[words] for image in framed for words in image],
+        "batch": [framed[image] for image in IMAGES],
+    }[frequencies]
     expected = [
         slow_cider_d(spoken(caption, end_token == "both"), framed[image], documents)
         for caption, image in zip(CAPTIONS, IMAGES, strict=True)

@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from capscope.metrics.bleu import bleu_of_sums, bleu_sums
 from capscope.metrics.cider import CiderD
+from capscope.metrics.frequencies import CorpusFrequencies
+from capscope.metrics.words import References
 
 Scores = NDArray[np.float64]
 Reference = Sequence[int]
 END_TOKENS = ("both", "references", "none")
-FREQUENCIES = ("training", "batch")
+FREQUENCIES = ("training", "captions", "batch")
 
 
 class CaptionReward:
@@ -27,10 +29,11 @@ class CaptionReward:
         Word ids.
     cider_weight, bleu_weight : float
         Of CIDEr-D (0 to 10) and of BLEU-4 (0 to 1).
-    frequencies : {"training", "batch"}
-        N-gram frequencies of CIDEr-D: over the images of `references`, counted once; or, as
-        published by Sun et al. (2022), over the captions that are scored together, each of them
-        one document with the references of its image.
+    frequencies : {"training", "captions", "batch"}
+        N-gram frequencies of CIDEr-D. ``training``: over the images of `references`, counted once.
+        ``captions``: as published by Wu et al. (2022), over the references, each of them a
+        document of its own. ``batch``: as published by Sun et al. (2022), over the captions that
+        are scored together, each of them one document with the references of its image.
     end_token : {"both", "references", "none"}
         Where the end counts as a word. ``both``: a caption that breaks off loses the n-grams that
         the end closes. ``references``: as published by Sun et al. ``none``: as in evaluation,
@@ -53,7 +56,13 @@ class CaptionReward:
         self.end_token = end_token
         closing = [] if end_token == "none" else [end]
         self.references = [[[*words, *closing] for words in image] for image in references]
-        self._scorer = CiderD(self.references) if frequencies == "training" else None
+        self._scorer = None
+        if frequencies == "training":
+            self._scorer = CiderD(self.references)
+        elif frequencies == "captions":
+            documents = [[words] for image in self.references for words in image]
+            corpus = CorpusFrequencies(References.of(documents), "training captions")
+            self._scorer = CiderD(self.references, corpus)
 
     def score(self, captions: Sequence[Reference], images: Sequence[int]) -> Scores:
         """Score captions.
