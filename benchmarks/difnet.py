@@ -44,13 +44,29 @@ def images(count: int) -> Features:
     return Features(torch.rand(count, 49, 2048), segments=torch.rand(count, 49, 133))
 
 
-def naive_layer(layer, x: Tensor, past: Tensor, encoded: Tensor, hidden: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-    own, cross = layer.own.attention, layer.cross.attention
-    found, _ = layer.own(x, own.values(past), own.keys(past), None)
-    x = layer.norms[0](x + layer.dropout(found))
-    found, _ = layer.cross(x, cross.values(encoded), cross.keys(encoded), hidden)
-    x = layer.norms[1](x + layer.dropout(found))
-    return layer.norms[2](x + layer.dropout(layer.feed_forward(x)))
+def naive_attention(block, query: Tensor, read: Tensor, valid: Tensor | None) -> Tensor:  # type: ignore[no-untyped-def]
+    """Project all that is read, then attend head by head (sheet, 4.3 and 4.4)."""
+    attention, heads = block.attention, block.attention.heads
+
+    def split(layer: torch.nn.Linear, x: Tensor) -> Tensor:
+        return layer(x).view(*x.shape[:2], heads, -1)
+
+    q, k = split(attention.query, query), split(attention.key, read)
+    v = split(attention.value, read).permute(0, 2, 1, 3)
+    scores = q.permute(0, 2, 1, 3) @ k.permute(0, 2, 3, 1) / q.shape[-1] ** 0.5
+    if valid is not None:
+        scores = scores.masked_fill(~valid[:, None, None], -torch.inf)
+    weights = attention.dropout(scores.softmax(-1))
+    found = attention.output((weights @ v).permute(0, 2, 1, 3).flatten(2))
+    return block.norm(query + block.dropout(found))  # type: ignore[no-any-return]
+
+
+def naive_layer(layer, x: Tensor, past: Tensor, encoded: Tensor, valid: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+    x = layer.norms[0](x + layer.dropout(naive_attention(layer.own, x, past, None)))
+    x = layer.norms[1](x + layer.dropout(naive_attention(layer.cross, x, encoded, valid)))
+    feed = layer.feed_forward
+    inner = feed.dropout(torch.relu(feed.inner(x)))
+    return layer.norms[2](x + layer.dropout(feed.outer(inner)))  # type: ignore[no-any-return]
 
 
 def naive_beam(model: BaseTransformer, features: Features) -> tuple[Tensor, Tensor]:

@@ -90,22 +90,20 @@ def ended_beam_search(
         state, fed = captioner.start(memory), torch.full((batch, 1), start, device=device)
         for t in range(steps):
             step = captioner.step(fed, state, memory)
-            log_probs, any_ended = forbid(step.log_probs, forbidden), bool(ended.any())
-            if any_ended:
-                log_probs = log_probs.masked_fill(ended.unsqueeze(-1), 0.0)
+            log_probs, done = forbid(step.log_probs, forbidden), ended.unsqueeze(-1)
             if observe is not None:
-                observe(log_probs.expand(-1, beam, -1))
-            candidates = scores.unsqueeze(-1) + log_probs
-            if any_ended:
-                candidates[..., 1:].masked_fill_(ended.unsqueeze(-1), -torch.inf)
-            vocabulary = candidates.shape[-1]
+                observe(log_probs.masked_fill(done, 0.0).expand(-1, beam, -1))
+            said, ids = log_probs.topk(beam)  # the best of all are among the best of each
+            said = said.masked_fill_(done, 0.0)
+            candidates = scores.unsqueeze(-1) + said
+            candidates[..., 1:].masked_fill_(done, -torch.inf)
             scores, order = candidates.flatten(1).topk(beam)
-            parents, chosen = order // vocabulary, order % vocabulary
+            parents, chosen = order // beam, ids.flatten(1).gather(1, order)
             ended = ended.gather(1, parents)
             deep = parents.unsqueeze(-1).expand(-1, -1, steps)
             words, spoken = words.gather(1, deep), spoken.gather(1, deep)
             words[..., t] = torch.where(ended, filler, chosen)
-            spoken[..., t] = log_probs.flatten(1).gather(1, order)
+            spoken[..., t] = said.flatten(1).gather(1, order)
             ended = ended | (chosen == end) & ~ended
             state = select_rows(step.state, parents)
             if stop and bool(ended.all()):

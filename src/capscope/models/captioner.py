@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from capscope.errors import CapscopeError
@@ -75,6 +76,11 @@ class Captioner(nn.Module, ABC):
     """Whether it has attention over visual features."""
     folds: ClassVar[bool] = False
     """Whether `hidden` takes K captions of each image, (B K, T), and encodes an image once."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
     by_kind: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Constructor arguments that follow from the kind of visual features (grid, regions)."""
 
@@ -154,5 +160,9 @@ def with_summands(captioner: Captioner) -> SumCaptioner:
 
 def select_rows(state: State, rows: Tensor) -> State:
     """Re-order the K rows of each image: `rows` (B, K') indexes the row axis of each tensor."""
-    batch = rows.new_tensor(range(rows.shape[0])).unsqueeze(1)
-    return {name: tensor[batch, rows] for name, tensor in state.items()}
+    first = torch.arange(len(rows), device=rows.device).unsqueeze(1)
+    found = {}
+    for name, tensor in state.items():
+        places = (rows + first * tensor.shape[1]).flatten()
+        found[name] = tensor.flatten(0, 1).index_select(0, places).unflatten(0, rows.shape)
+    return found
