@@ -30,7 +30,7 @@ ROOMS = {
     "explain": FOUNDATION | {"data", "features", "relevance", "models", "decoding"},
     "benchmarks": FOUNDATION
     | {"data", "features", "relevance", "models", "decoding", "metrics", "explain"},
-    "report": FOUNDATION | {"data", "relevance"},
+    "report": FOUNDATION | {"data", "relevance", "metrics"},
 }
 ROOMS["cli"] = set(ROOMS)
 

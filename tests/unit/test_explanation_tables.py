@@ -10,8 +10,9 @@ import pytest
 
 from capscope.explain.stopwatch import Stopwatch
 from capscope.report.explanations import OVERVIEW, SHOWN, explanation_tables
+from capscope.report.matrix import matrix
 from capscope.report.results import Results, RunResults
-from capscope.report.run_time import write_run_times
+from capscope.report.run_time import run_times, write_run_times
 from capscope.report.stages import stage_tables
 from capscope.report.table import write_table
 
@@ -60,8 +61,8 @@ def test_the_overview_has_a_row_for_every_captioner_and_explainer(
     results: Results, tmp_path: Path
 ) -> None:
     overview = explanation_tables(results)[0]
-    assert overview.name == "explanations_test"
-    assert not overview.detail
+    assert overview.name == "matrix_test"
+    assert not overview.run
     cells = overview.cells
     assert len(cells) == 6
     assert set(cells["captioner"]) == {"gridtd xe (seed 1)", "gridtd lrp_xe (seed 1)"}
@@ -72,19 +73,25 @@ def test_the_overview_has_a_row_for_every_captioner_and_explainer(
     assert cells[cells["explainer"] == "attention"]["word drop"].tolist() == ["-", "-"]
     assert "lower is better" in overview.definitions["deletion"]
     write_table(overview, tmp_path)
-    tidy = pd.read_csv(tmp_path / "explanations_test.csv")
+    assert len(pd.read_csv(tmp_path / "matrix_test.csv")) == len(cells)
+    assert "\\begin{tabular}" in (tmp_path / "matrix_test.tex").read_text()
+
+
+def test_the_matrix_has_every_measurement_of_every_run(results: Results) -> None:
+    found = matrix(results)
     rows = sum(len(frame) for run in results.runs for frame in run.benchmarks.values())
-    assert len(tidy) == rows
-    assert {"system", "stage", "seed", "benchmark", "value", "low", "high"} <= set(tidy.columns)
-    assert "\\begin{tabular}" in (tmp_path / "explanations_test.tex").read_text()
+    assert len(found) == rows
+    assert {"system", "stage", "seed", "benchmark", "value", "low", "high"} <= set(found.columns)
+    assert set(found[found["control"]]["explainer"]) == {"random"}
 
 
 def test_tables_of_single_runs_are_left_to_the_files_where_there_are_several(
     results: Results,
 ) -> None:
-    details = [table for table in explanation_tables(results) if table.detail]
-    assert len(details) == 2 * len(SHOWN)
-    assert {table.name.split("_seed1_")[0] for table in details} == {"gridtd_xe", "gridtd_lrp_xe"}
+    details = [table for table in explanation_tables(results) if table.run]
+    measured = [frame for frame in benchmarks(0.5).values() if len(frame)]
+    assert len(details) == 2 * len(measured)
+    assert {table.run.removesuffix("_seed1") for table in details} == {"gridtd_xe", "gridtd_lrp_xe"}
     correctness = next(t for t in details if t.name.endswith("correctness_test"))
     assert correctness.title.endswith(": gridtd xe (seed 1)")
 
@@ -183,10 +190,10 @@ def test_run_times_are_collected_beside_the_results(tmp_path: Path) -> None:
     (logs / "gridtd-xe-seed1-test.json").write_text(json.dumps({"lrp": times}))
     (logs / "gridtd-xe-seed11-test.json").write_text(json.dumps({"lrp": times}))
     results = results_of(tmp_path, [run_of(tmp_path, "xe", 1, {})])
-    path = write_run_times(results, tmp_path / "logs")
+    path = write_run_times(run_times(results), tmp_path / "logs")
     assert path is not None
     found = pd.read_csv(path)
     assert found[["seed", "split", "explainer", "words"]].values.tolist() == [[1, "test", "lrp", 7]]
     (logs / "gridtd-xe-seed1-test.json").unlink()
-    assert write_run_times(results, tmp_path / "elsewhere") is None
+    assert write_run_times(run_times(results), tmp_path / "elsewhere") is None
     assert not (tmp_path / "elsewhere").exists()

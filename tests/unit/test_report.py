@@ -1,125 +1,27 @@
 """The report reads result files only, and shows what they say: no more, nothing unescaped."""
 
+import base64
+import io
 import json
 import re
 
-import h5py
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from toy_results import HOSTILE, write_results
 
 from capscope.errors import CapscopeError
-from capscope.files import write_json, write_manifest
+from capscope.files import read_json, write_json, write_manifest
 from capscope.report.headline import as_text, headline
-from capscope.report.page import write_report
 from capscope.report.results import read_results
+from capscope.report.site import write_report
 from capscope.report.table import with_interval
 from capscope.report.tables import all_tables
-
-HOSTILE = "<script>alert(1)</script>"
-WORDS = ["<pad>", "a", "cat", HOSTILE, "<unk>", "<start>", "<end>"]
 
 
 @pytest.fixture
 def results(tmp_path):
-    """Results of one run on two images of a split, written by hand."""
-    folder = tmp_path / "results" / "toy"
-    data, run = folder / "data", folder / "runs" / "gridtd" / "xe" / "seed1"
-    (data / "images").mkdir(parents=True)
-    entries = []
-    for image_id in (1, 2):
-        Image.new("RGB", (32, 24), (200, 40 * image_id, 30)).save(data / f"images/{image_id}.png")
-        sentence = {"raw": f"A cat & {HOSTILE}.", "tokens": ["a", "cat"], "sentid": image_id}
-        entries.append(
-            {
-                "filepath": "images",
-                "filename": f"{image_id}.png",
-                "imgid": image_id,
-                "split": "test",
-                "sentids": [image_id],
-                "sentences": [{**sentence, "imgid": image_id}],
-            }
-        )
-    write_json(data / "dataset.json", {"dataset": "toy", "images": entries})
-    write_manifest(data, "data", params={}, folders=["images"], skipped=3)
-    run.mkdir(parents=True)
-    info = {"system": "gridtd", "stage": "xe", "seed": 1, "vocabulary": {"words": WORDS}}
-    write_json(run / "model.json", info)
-    log = "epoch,step,split,metric,value\n1,2,train,loss,3.0\n1,2,val,cider,0.5\n"
-    (run / "metrics.csv").write_text(log)
-    (run / "history.csv").write_text("epoch,step,metric,value\n1,1,loss,4.0\n1,2,loss,2.0\n")
-    write_manifest(run, "run", params={"x": 1})
-    spoken = [
-        {"image_id": k, "caption": f"a {HOSTILE}", "word_ids": [1, 3], "log_probs": [-0.1, -0.7, 0]}
-        for k in (1, 2)
-    ]
-    write_json(run / "decoded" / "test.json", spoken)
-    for explainer, control in (("lrp", False), ("attention", False), ("random_decoder", True)):
-        _write_relevance(run / "relevance" / explainer / "test", explainer, control)
-    explainers = {"lrp": "hash", "attention": "hash", "random_decoder": "hash"}
-    write_json(run / "relevance" / "test.json", {"explainers": explainers, "left_out": {}})
-    (run / "benchmarks").mkdir()
-    lines = ["explainer,resolution,word_kind,split,measure,value,low,high,n"]
-    for explainer, value in (("lrp", 0.9), ("attention", 0.7), ("random_decoder", 0.1)):
-        for kind in ("noun", "colour", "relation"):
-            for measure in ("hit", "mass", "choice"):
-                for resolution in ("grid", "pixels"):
-                    group = f"{explainer},{resolution},{kind},test,{measure}"
-                    lines.append(f"{group},{value},{value - 0.05},{value + 0.05},40")
-    (run / "benchmarks" / "ground_truth.csv").write_text("\n".join(lines) + "\n")
-    (folder / "scores").mkdir()
-    columns = (
-        "dataset,system,stage,seed,split,metric,value,low,high,chance,count,direction,definition"
-    )
-    rows = [
-        "toy,human,,,test,CIDEr,3.0,2.9,3.1,,2,higher,how alike",
-        "toy,gridtd,xe,1,test,CIDEr,2.5,2.4,2.6,,2,higher,how alike",
-        "toy,gridtd,xe,1,test,left_right_accuracy,0.8,0.7,0.9,0.5,2,higher,true claims",
-        "toy,gridtd,xe,1,test,colour_accuracy,,,,,0,higher,right colours",
-    ]
-    (folder / "scores" / "captions.csv").write_text("\n".join([columns, *rows]) + "\n")
-    per_image = "dataset,system,stage,seed,split,image_id,caption,CIDEr,CHAIR-i\n"
-    per_image += "toy,gridtd,xe,1,test,1,a cat,2.0,0.0\ntoy,gridtd,xe,1,test,2,a cat,3.0,\n"
-    (folder / "scores" / "per_image.csv").write_text(per_image)
-    comparisons = [
-        "dataset,split,metric,first,second,first_seeds,second_seeds,difference,low,high,"
-        "p_bootstrap,t,p_t_test,images,direction",
-        "toy,test,CIDEr,gridtd xe,aoa xe,2,1,0.5,0.25,0.75,0.002,3.1,0.004,2,higher",
-        "toy,test,object_f1,gridtd xe,aoa xe,2,1,0.0,0.0,0.0,1.0,,,2,higher",
-        "toy,test,BLEU-1,gridtd xe,aoa xe,2,1,0.5,0.25,0.75,0.002,3.1,0.004,2,higher",
-    ]
-    (folder / "scores" / "comparisons.csv").write_text("\n".join(comparisons) + "\n")
-    seeds = "dataset,split,system,stage,metric,seeds,mean,sd,min,max,signature\n"
-    seeds += "toy,test,gridtd,xe,CIDEr,2,2.5,0.125,2.4,2.6,\ntoy,test,aoa,xe,CIDEr,1,2,,2,2,\n"
-    (folder / "scores" / "seeds.csv").write_text(seeds)
-    published = tmp_path / "published"
-    published.mkdir()
-    (published / "paper.csv").write_text(
-        "system,dataset,stage,metric,value,source\n"
-        "gridtd,toy,xe,CIDEr,2.75,page 1\n"
-        "gridtd,toy,scst,CIDEr,,nobody has it\n"
-        "gridtd,other,xe,CIDEr,1.5,page 2\n"
-    )
-    return folder, published
-
-
-def _write_relevance(folder, explainer, control):
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
-    with h5py.File(folder / "relevance.h5", "w") as file:
-        file.attrs["grid"] = (2, 3)
-        file["image_ids"] = np.array([1, 2])
-        file["word_ids"] = np.array([[1, 3], [1, 3]])
-        file["lengths"] = np.array([2, 2])
-        file["grid"] = generator.normal(size=(2, 2, 6)).astype(np.float16)
-        if explainer == "lrp":
-            file["words"] = np.array([[[1, 0], [1, -2]]] * 2, np.float16)
-            file["pixels"] = generator.normal(size=(2, 2, 8, 8)).astype(np.float16)
-    title = {"lrp": "LRP", "attention": "attention"}.get(explainer, explainer)
-    write_manifest(
-        folder, "relevance", params={}, explainer=explainer, title=title, control=control
-    )
+    return write_results(tmp_path)
 
 
 def report(results, tmp_path, images=2):
@@ -129,14 +31,14 @@ def report(results, tmp_path, images=2):
         "dataset": {"name": "toy", "reader": "scenes", "scenes": {}},
     }
     write_report(folder, published, params, tmp_path / "out")
-    return (tmp_path / "out" / "index.html").read_text("utf-8")
+    return (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
 @pytest.mark.slow
 def test_the_page_stands_alone_and_nothing_from_outside_runs_in_it(results, tmp_path):
     page = report(results, tmp_path)
     assert HOSTILE not in page
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "\\u003cscript>alert(1)\\u003c/script>" in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     assert "3 images could not be read" in page
 
@@ -221,16 +123,51 @@ def test_lists_of_object_words_are_rows_of_a_table_of_their_own(results, tmp_pat
     assert page.count("meaning of word_precision") == 1
 
 
-def test_every_word_has_a_panel_and_its_preceding_words(results, tmp_path):
-    page = report(results, tmp_path)
-    strips = re.findall(r'<ol class="strip">.*?</ol>', page, re.S)
-    assert len(strips) == 2 * 2  # two images, two explainers; controls are not shown
-    assert all(strip.count("<li ") == 2 for strip in strips)
-    # LRP: input 1 is the word "a"; its relevance for the second word is negative, hence blue.
-    assert strips[0].count("<i style") == 1
-    assert "rgba(31,95,168,0.55)" in strips[0]
-    assert ">0.90<" in strips[0]
-    assert ">0.50<" in strips[0]
+def test_every_word_has_a_layer_and_its_preceding_words(results, tmp_path):
+    report(results, tmp_path)
+    image = data_of(tmp_path / "out" / "gallery" / "1.js", "image")
+    (caption,) = image["captions"]
+    assert caption["words"] == ["a", HOSTILE]
+    assert caption["p"] == [0.905, 0.497]
+    assert caption["verdicts"] == [None, "hallucinated"]
+    lrp, attention = caption["maps"]  # controls are not shown
+    assert (lrp["h"], lrp["w"], attention["h"], attention["w"]) == (8, 8, 2, 3)
+    for one in (lrp, attention):
+        content = base64.b64decode(one["layers"].partition(",")[2])
+        assert Image.open(io.BytesIO(content)).size == (2 * one["w"], one["h"])
+        assert len(one["where"]) == 2
+    # Input 1 is the word "a"; its relevance for the second word is negative.
+    assert lrp["before"] == [[], [-1.0]]
+    assert attention["before"] is None
+    about = data_of(tmp_path / "out" / "gallery" / "about.js", "about")
+    assert about == {"runs": ["gridtd xe (seed 1)"], "explainers": ["LRP", "attention"]}
+    listed = data_of(tmp_path / "out" / "gallery" / "index.js", "list")
+    assert [entry["said"] for entry in listed] == [
+        [[0, ["a", HOSTILE], "-h"]],
+        [[0, ["a", HOSTILE], "-r"]],
+    ]
+
+
+def data_of(path, function):
+    """Return what a script of the gallery hands over; it is a single statement."""
+    found = re.fullmatch(rf"capscope\.{function}\((.*)\);\n", path.read_text("utf-8"))
+    assert found
+    assert "<" not in found[1]
+    return json.loads(found[1])
+
+
+def test_pages_of_the_site_name_only_files_that_are_there(results, tmp_path):
+    report(results, tmp_path)
+    out = tmp_path / "out"
+    pages = [*out.glob("*.html"), *out.glob("runs/*.html")]
+    assert len(pages) == 7
+    for page in pages:
+        text = page.read_text("utf-8")
+        assert HOSTILE not in text
+        for target in re.findall(r'(?:src|href)="([^"#]+)', text):
+            if not target.startswith("data:"):
+                assert (page.parent / target).exists(), (page.name, target)
+    assert "hit" in (out / "runs" / "gridtd_xe_seed1.html").read_text("utf-8")
 
 
 def test_tables_say_what_the_files_say_in_three_formats(results, tmp_path):
@@ -273,6 +210,25 @@ def test_published_values_are_never_guessed(results):
     published = next(t for t in all_tables(read_results(*results)) if t.name == "published").cells
     assert published["paper"].tolist() == ["2.75", "not available", "1.5"]
     assert published["ours"].tolist() == ["2.5000", "not run", "not run"]
+    assert published["difference"].tolist() == ["-0.2500", "", ""]
+    assert published["band"].tolist() == ["± 0.0825", "", "± 0.0450"]
+    assert published["verdict"].tolist() == ["lower", "not run", "not run"]
+
+
+def test_a_tolerance_of_the_file_decides_the_verdict(results):
+    folder, published = results
+    (published / "paper.csv").write_text(
+        "system,dataset,stage,metric,condition,value,tolerance,source\n"
+        "gridtd,toy,xe,CIDEr,beam 3,2.75,0.3,page 1\ngridtd,toy,xe,CIDEr,beam 5,2.4,0.05,page 1\n"
+        "gridtd,toy,xe,CIDEr,,,,nobody has it\ngridtd,toy,xe,validation CIDEr,,0.5,,page 2\n"
+    )
+    path = folder / "runs" / "gridtd" / "xe" / "seed1"
+    write_json(path / "model.json", {**read_json(path / "model.json"), "validation_cider": 0.51})
+    write_manifest(path, "run", params={"x": 1})
+    cells = next(t for t in all_tables(read_results(folder, published)) if t.name == "published")
+    verdicts = ["within the band", "higher", "not available", "within the band"]
+    assert cells.cells["verdict"].tolist() == verdicts
+    assert cells.cells["condition"].tolist() == ["beam 3", "beam 5", "", ""]
 
 
 def test_the_headline_stands_beside_what_to_compare_it_with(results):

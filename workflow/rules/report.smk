@@ -6,11 +6,20 @@ rule write_report:
         published=PUBLISHED,
     output:
         page=report(
-            "results/{dataset}/report/index.html",
+            "results/{dataset}/report/report.html",
             caption="../report/page.rst",
             category="Page",
             labels={"page": "captions and their explanations"},
         ),
+        site=expand(
+            "results/{{dataset}}/report/{page}.html",
+            page=["index", "matrix", "gallery", "runs", "tables"],
+        ),
+        parts=[
+            directory("results/{dataset}/report/assets"),
+            directory("results/{dataset}/report/gallery"),
+            directory("results/{dataset}/report/runs"),
+        ],
         tables=report(
             directory("results/{dataset}/report/tables"),
             patterns=["{table}.csv"],

@@ -19,7 +19,7 @@ from capscope.cli.options import FOLDER, held, params_options
     show_default=True,
     help="Folder of CSV files with published values.",
 )
-@click.option("--out", type=FOLDER, callback=held, help="Gets index.html, tables/ and figures/.")
+@click.option("--out", type=FOLDER, callback=held, help="Gets index.html and the other pages.")
 @click.option("--summary", is_flag=True, help="Only print the headline of finished results.")
 def command(
     params_files: tuple[Path, ...],
@@ -29,11 +29,11 @@ def command(
     out: Path | None,
     summary: bool,
 ) -> None:
-    """Collect the results into tables and one self-contained page."""
+    """Collect the results into tables, a site, and one self-contained page."""
     from capscope.params import load_params
     from capscope.report.headline import as_text
-    from capscope.report.page import PAGE, write_report
     from capscope.report.results import read_results
+    from capscope.report.site import PAGE, write_report
 
     out = out or folder / "report"
     if summary:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from capscope.report.matrix import KEYS, matrix
 from capscope.report.results import Results, RunResults
 from capscope.report.table import Table, with_interval
 
@@ -257,7 +258,7 @@ OVERVIEW = (
 
 
 def explanation_tables(results: Results) -> list[Table]:
-    """Return the overview of each split, and the tables of each run and benchmark."""
+    """Return the matrix of each split, and the tables of each run and benchmark."""
     tables = list(_overviews(results))
     for run in results.runs:
         for name in SHOWN:
@@ -268,25 +269,16 @@ def explanation_tables(results: Results) -> list[Table]:
 
 def _overviews(results: Results) -> Iterator[Table]:
     """Yield for each split one table of captioners x explainers x benchmarks."""
-    frames = [
-        rows.assign(system=run.system, stage=run.stage, seed=run.seed, benchmark=name)
-        for run in results.runs
-        for name, rows in _in_order(run)
-        if len(rows)
-    ]
-    if not frames:
+    every = matrix(results)
+    if every.empty:
         return
-    every = pd.concat(frames, ignore_index=True)
-    first = ["system", "stage", "seed", "split", "benchmark", "explainer"]
-    every = every[[*first, *(name for name in every.columns if name not in first)]]
-    keys = ["benchmark", "resolution", "word_kind", "measure"]
     for split, of_split in every.groupby("split", sort=False):
-        indexed = of_split.set_index(keys).sort_index()
+        indexed = of_split.set_index(KEYS).sort_index()
         columns = [column for column in OVERVIEW if column[1:5] in indexed.index]
         lines = []
         for run_key, of_run in of_split.groupby(["system", "stage", "seed"], sort=False):
             for explainer, group in of_run.groupby("explainer", sort=False):
-                values = {tuple(row[key] for key in keys): row for row in group.to_dict("records")}
+                values = {tuple(row[key] for key in KEYS): row for row in group.to_dict("records")}
                 found = {column.heading: values.get(column[1:5]) for column in columns}
                 if any(found.values()):
                     name = str(explainer)
@@ -300,24 +292,16 @@ def _overviews(results: Results) -> Iterator[Table]:
                     lines.append(line | cells)
         if lines:
             yield Table(
-                f"explanations_{split}",
+                f"matrix_{split}",
                 f"All explanations, {split}",
                 "A row per captioner and explainer, with 95 % intervals over images; "
-                "docs/benchmarks.md says what the columns measure.",
+                "docs/benchmarks.md says what the columns measure. matrix.csv has all measures.",
                 pd.DataFrame(lines),
                 {
                     c.heading: f"{c.definition} ({c.resolution}); {c.direction} is better"
                     for c in columns
                 },
-                tidy=of_split,
             )
-
-
-def _in_order(run: RunResults) -> list[tuple[str, pd.DataFrame]]:
-    """Return the benchmarks of a run, those that judge single words first."""
-    order = list(SHOWN)
-    known = sorted(run.benchmarks, key=lambda n: order.index(n) if n in order else len(order))
-    return [(name, run.benchmarks[name]) for name in known]
 
 
 def _benchmark(results: Results, run: RunResults, name: str) -> Iterator[Table]:
@@ -330,7 +314,7 @@ def _benchmark(results: Results, run: RunResults, name: str) -> Iterator[Table]:
         if len(results.runs) > 1:
             title += f": {run.title}"
         file = _name(results, run, f"{name}_{split}")
-        yield Table(file, title, shown.note, cells, detail=True)
+        yield Table(file, title, shown.note, cells, run=run.name)
 
 
 def _headline_first(rows: pd.DataFrame) -> list[tuple[str, str]]:
@@ -366,4 +350,4 @@ def _pivot(results: Results, rows: pd.DataFrame, pairs: Sequence[tuple[str, str]
 
 def _name(results: Results, run: RunResults, table: str) -> str:
     single = len(results.runs) == 1
-    return table if single else f"{run.system}_{run.stage}_seed{run.seed}_{table}"
+    return table if single else f"{run.name}_{table}"

@@ -8,6 +8,8 @@ import pandas as pd
 
 from capscope.report.results import Results, RunResults
 
+METRICS = ("CIDEr", "object_f1", "colour_accuracy", "left_right_accuracy")
+
 
 @dataclass(frozen=True)
 class Number:
@@ -46,7 +48,7 @@ def _captions(results: Results, run: RunResults, split: str) -> list[Number]:
     ].set_index("metric")
     human = rows[rows["system"] == "human"].set_index("metric")
     numbers = []
-    for metric in ("CIDEr", "object_f1", "colour_accuracy", "left_right_accuracy"):
+    for metric in METRICS:
         if metric not in mine.index:
             continue
         row = mine.loc[metric]

@@ -107,10 +107,21 @@ def overlay(
             f"an overlay needs an image (H, W, 3) and relevance (h, w), got {image.shape} "
             f"and {relevance.shape}"
         )
-    scale = limit_of(relevance) if limit is None else limit
-    signed = np.clip(enlarge(relevance, *image.shape[:2]) / scale, -1, 1)
-    share = opacity * np.abs(signed)[..., None] ** 0.6
-    return _to_bytes((1 - share) * _faded(image, fade) + share * _vivid(signed))
+    if limit is None:
+        limit = limit_of(relevance)
+    covering = layer(enlarge(relevance, *image.shape[:2]), limit, opacity=opacity)
+    return _laid_over(image, covering, fade)
+
+
+def layer(relevance: Floats, limit: float, *, opacity: float = 0.85) -> Bytes:
+    """Return signed relevance (h, w) as a layer (h, w, 4) to lay over a faded image.
+
+    The last channel is how much of the image it hides: more, the stronger the relevance; `limit`
+    gets full colour, and the share `opacity`.
+    """
+    signed = np.clip(relevance / limit, -1, 1)
+    share = 255 * opacity * np.abs(signed)[..., None] ** 0.6
+    return _to_bytes(np.concatenate([_vivid(signed), share], axis=-1))
 
 
 def overlay_regions(
@@ -142,23 +153,39 @@ def overlay_regions(
     -------
     uint8 (H, W, 3)
     """
-    height, width = image.shape[:2]
-    scale = limit or limit_of(relevance, 1.0)
-    signed = np.clip(np.asarray(relevance, dtype=np.float64) / scale, -1, 1)
+    limit = limit or limit_of(relevance, 1.0)
+    return _laid_over(
+        image, layer_regions(relevance, boxes, limit, *image.shape[:2], opacity=opacity), fade
+    )
+
+
+def layer_regions(
+    relevance: Floats,
+    boxes: Floats,
+    limit: float,
+    height: int,
+    width: int,
+    *,
+    opacity: float = 0.5,
+) -> Bytes:
+    """Return regions as a layer (height, width, 4) to lay over a faded image, as `layer` does.
+
+    Areas are tinted, and the most relevant regions outlined, the strongest on top.
+    """
+    signed = np.clip(np.asarray(relevance, dtype=np.float64) / limit, -1, 1)
     corners = np.round(boxes * [width, height, width, height]).astype(int)
     area: Floats = np.zeros((height, width))
     for (x0, y0, x1, y1), strength in zip(corners, signed, strict=True):
         area[y0:y1, x0:x1] += strength
     area /= max(1.0, float(np.abs(area).max()))
-    share = opacity * np.abs(area)[..., None] ** 0.8
-    tinted = (1 - share) * _faded(image, fade) + share * _vivid(area)
-    picture = Pillow.fromarray(_to_bytes(tinted))
+    share = 255 * opacity * np.abs(area)[..., None] ** 0.8
+    picture = Pillow.fromarray(_to_bytes(np.concatenate([_vivid(area), share], axis=-1)))
     pencil = ImageDraw.Draw(picture)
     for region in np.argsort(np.abs(signed), kind="stable")[-OUTLINED:]:
         x0, y0, x1, y1 = corners[region].tolist()
         strength = abs(signed[region])
         if strength >= WEAK and x1 > x0 and y1 > y0:
-            colour = tuple(_to_bytes(_vivid(signed[region])).tolist())
+            colour = (*_to_bytes(_vivid(signed[region])).tolist(), 255)
             thick = max(1, round(strength * min(height, width) / 55))
             pencil.rectangle((x0, y0, x1 - 1, y1 - 1), outline=colour, width=thick)
     return np.asarray(picture)
@@ -211,6 +238,12 @@ def published_blend(image: Bytes, attention: Floats, band: int = 25) -> Floats:
     nearest = attention[np.arange(height) * rows // height][:, np.arange(width) * columns // width]
     blended = 0.5 * nearest.astype(np.float64)[..., None] + 0.5 * image / 255
     return np.concatenate([np.zeros((band, width, 3)), blended])[..., ::-1]
+
+
+def _laid_over(image: Bytes, covering: Bytes, fade: float) -> Bytes:
+    """Return a layer (H, W, 4) over a faded image (H, W, 3)."""
+    share = covering[..., 3:] / 255
+    return _to_bytes((1 - share) * _faded(image, fade) + share * covering[..., :3])
 
 
 def _faded(image: Bytes, fade: float) -> Floats:

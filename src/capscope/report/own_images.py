@@ -1,15 +1,16 @@
-"""Explained captions of one's own images, as a picture or a page."""
+"""Explained captions of one's own images, as one self-contained page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capscope.files import write_text
-from capscope.report.gallery import PICTURE, Card, data_url, strip_of
+from capscope.report.portrait import PICTURE, call, caption_data, picture_url
 from capscope.report.template import render
 from capscope.report.views import View
 
@@ -20,19 +21,26 @@ def card_of(
     words: tuple[str, ...],
     probabilities: NDArray[np.float64],
     views: Sequence[View],
-) -> Card:
-    """Return the card of one image (H, W, 3) and its caption, with a strip for each explainer."""
-    return Card(
-        name=name,
-        picture=data_url(pixels, PICTURE),
-        caption=" ".join(words),
-        references=(),
-        scores=(),
-        strips=tuple(strip_of(view, pixels, words, probabilities) for view in views),
-        open=True,
-    )
+) -> dict[str, Any]:
+    """Return one image (H, W, 3) and its caption for the page, with what each explainer says."""
+    return {
+        "name": name,
+        "picture": picture_url(pixels, PICTURE),
+        "references": [],
+        "explainers": [view.title for view in views],
+        "captions": [caption_data(words, probabilities, dict(enumerate(views)))],
+    }
 
 
-def write_page(cards: list[Card], path: Path) -> None:
-    """Write the cards as one self-contained page."""
-    write_text(path, render("own_images.jinja", cards=cards))
+def write_page(cards: list[dict[str, Any]], path: Path) -> None:
+    """Write the images, each with the viewer, as one page that needs no other file."""
+    titles = list(dict.fromkeys(title for card in cards for title in card["explainers"]))
+    statements = [call("about", {"runs": ["this run"], "explainers": titles})]
+    for number, card in enumerate(cards):
+        for caption in card["captions"]:
+            for one in caption["maps"]:
+                one["e"] = titles.index(card["explainers"][one["e"]])
+        kept = {key: value for key, value in card.items() if key != "explainers"}
+        statements.append(call("image", kept | {"id": number}))
+    names = [card["name"] for card in cards]
+    write_text(path, render("own_images.jinja", names=names, data="".join(statements)))

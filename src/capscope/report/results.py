@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,25 @@ class RunResults:
     seed: int
     info: dict[str, Any]
     benchmarks: dict[str, pd.DataFrame]
+    details: dict[str, pd.DataFrame] = field(default_factory=dict)
+    """What headline measures are of each image, by benchmark."""
+    words: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Which words of the explained captions are right: split, image_id, position, verdict, ..."""
 
     @property
     def title(self) -> str:
         """Return what tables call the run."""
         return f"{self.system} {self.stage} (seed {self.seed})"
+
+    @property
+    def name(self) -> str:
+        """Return what files of the report call the run."""
+        return f"{self.system}_{self.stage}_seed{self.seed}"
+
+    @property
+    def captioner(self) -> str:
+        """Return the architecture behind the system."""
+        return str(self.info.get("captioner", self.system))
 
 
 @dataclass(frozen=True)
@@ -77,11 +92,7 @@ def read_results(folder: Path, published: Path) -> Results:
     chosen = tuple(run for run in runs if (run.system, run.stage, str(run.seed)) in scored)
     if not chosen:
         raise CapscopeError(f"{folder} has no scored run: run `snakemake all`, or train first")
-    explained = [
-        read_json(path)
-        for run in chosen
-        for path in sorted(run.folder.glob(f"relevance/*/*/{MANIFEST}"))
-    ]
+    explained = [read_json(path) for run in chosen for path in _explained(run.folder)]
     tables = [_read_table(path, "git checkout") for path in sorted(published.glob("*.csv"))]
     return Results(
         folder=folder,
@@ -97,6 +108,13 @@ def read_results(folder: Path, published: Path) -> Results:
     )
 
 
+def _explained(run: Path) -> Iterator[Path]:
+    """Yield the manifests of a run's relevance stores, explainers in the order of the run."""
+    for index in sorted(run.glob("relevance/*.json")):
+        for name in read_json(index)["explainers"]:
+            yield run / "relevance" / name / index.stem / MANIFEST
+
+
 def _read_run(folder: Path) -> RunResults:
     read_manifest(folder, "run")
     info = read_json(folder / "model.json")
@@ -104,7 +122,13 @@ def _read_run(folder: Path) -> RunResults:
         path.stem: _read_table(path, "capscope benchmark")
         for path in sorted(folder.glob("benchmarks/*.csv"))
     }
-    return RunResults(folder, info["system"], info["stage"], info["seed"], info, benchmarks)
+    details = {
+        path.stem: _read_table(path, "capscope benchmark")
+        for path in sorted(folder.glob("benchmarks/details/*.csv"))
+    }
+    words = details.pop("words", pd.DataFrame())
+    key = (info["system"], info["stage"], info["seed"])
+    return RunResults(folder, *key, info, benchmarks, details, words)
 
 
 def _read_table(path: Path, command: str) -> pd.DataFrame:

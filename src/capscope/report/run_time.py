@@ -13,10 +13,10 @@ from capscope.report.results import Results
 FILE = "run_time.csv"
 
 
-def write_run_times(results: Results, folder: Path) -> Path | None:
-    """Write ``run_time.csv``: words, seconds and CPU time per word of each run and explainer.
+def run_times(results: Results) -> pd.DataFrame:
+    """Return words, seconds and CPU time per word of each run, split and explainer.
 
-    Returns the file, or None where no run has been timed (results from elsewhere).
+    Nothing where no run has been timed (results from elsewhere).
     """
     lines: list[dict[str, Any]] = []
     for run in results.runs:
@@ -26,7 +26,12 @@ def write_run_times(results: Results, folder: Path) -> Path | None:
             for explainer, times in read_json(path).items():
                 key = {"system": run.system, "stage": run.stage, "seed": run.seed, "split": split}
                 lines.append(key | {"explainer": explainer} | times)
-    if not lines:
+    return pd.DataFrame(lines)
+
+
+def write_run_times(times: pd.DataFrame, folder: Path) -> Path | None:
+    """Write ``run_time.csv`` and return it, or None where no run has been timed."""
+    if times.empty:
         return None
-    write_text(folder / FILE, pd.DataFrame(lines).to_csv(index=False))
+    write_text(folder / FILE, times.to_csv(index=False))
     return folder / FILE

@@ -27,18 +27,11 @@ SENTENCES = ("CIDEr", "BLEU-4", "METEOR", "ROUGE-L", "SPICE")
 
 def stage_tables(results: Results) -> Iterator[Table]:
     """Yield for each split what LRP fine-tuning changed; nothing without such stages."""
-    every = results.comparisons
-    if every.empty:
+    if results.comparisons.empty:
         return
-    for split, rows in every.groupby("split", sort=False):
-        found = [
-            line
-            for system in dict.fromkeys(run.system for run in results.runs)
-            for before, after in PAIRS
-            for line in _lines(results, rows, str(split), system, before, after)
-        ]
+    for split in results.comparisons["split"].unique():
+        found = changes(results, str(split))
         if found:
-            tidy = pd.DataFrame(found)
             yield Table(
                 f"stages_{split}",
                 f"LRP fine-tuning, {split}",
@@ -46,8 +39,21 @@ def stage_tables(results: Results) -> Iterator[Table]:
                 "p: paired bootstrap and paired t-test, two-sided, not corrected for the number "
                 "of metrics. A fine-tuned captioner was also trained for longer.",
                 pd.DataFrame([_cells(line) for line in found]),
-                tidy=tidy,
+                tidy=pd.DataFrame(found),
             )
+
+
+def changes(results: Results, split: str) -> list[dict[str, Any]]:
+    """Return what LRP fine-tuning changed on a split: a line for each system, stage and metric."""
+    if results.comparisons.empty:
+        return []
+    rows = results.comparisons[results.comparisons["split"] == split]
+    return [
+        line
+        for system in dict.fromkeys(run.system for run in results.runs)
+        for before, after in PAIRS
+        for line in _lines(results, rows, split, system, before, after)
+    ]
 
 
 def _lines(

@@ -25,8 +25,8 @@ class Table:
     """What each column measures, where its name does not say."""
     tidy: pd.DataFrame | None = None
     """What the CSV holds instead of the cells: one row per measurement."""
-    detail: bool = False
-    """Whether a page with several runs leaves it to the files."""
+    run: str = ""
+    """Name of the run whose page has it; without, it is about all runs."""
 
 
 def write_table(table: Table, folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
@@ -10,14 +9,11 @@ import pandas as pd
 
 from capscope.report.explanations import explanation_tables
 from capscope.report.object_words import is_of_words, object_word_tables, reward_of
+from capscope.report.published import NOT_COMPUTED, published_tables
 from capscope.report.results import Results
 from capscope.report.stages import stage_tables
 from capscope.report.table import Table
 
-NOT_AVAILABLE = "not available"
-NOT_RUN = "not run"
-NOT_COMPUTED = "not computed"
-"""Stands in the definition of a metric whose model was missing, before what to do about it."""
 COMPARED = ("METEOR", "CIDEr", "SPICE", "object_f1", "CHAIR-i", "word_precision@10")
 """Metrics whose differences between systems are shown; the file has all."""
 
@@ -26,7 +22,7 @@ def all_tables(results: Results) -> list[Table]:
     """Return every table for which there are results."""
     captions = [*_captions(results), *_seeds(results), *object_word_tables(results)]
     compared = [*_comparisons(results), *stage_tables(results)]
-    return [*captions, *compared, *explanation_tables(results), *_published(results)]
+    return [*captions, *compared, *explanation_tables(results), *published_tables(results)]
 
 
 def _captions(results: Results) -> list[Table]:
@@ -114,23 +110,3 @@ def _reasons(rows: pd.DataFrame) -> list[str]:
         if found:
             reasons.setdefault(reason, metric)
     return [f"{metric} was {NOT_COMPUTED}{reason}" for reason, metric in reasons.items()]
-
-
-def _published(results: Results) -> list[Table]:
-    """Lay published values beside ours; ours exist only for the data set that was run."""
-    if results.published.empty:
-        return []
-    ours = results.captions.query("system != 'human' and split == 'test'")
-    lines = []
-    keys = ["dataset", "system", "stage", "metric"]
-    means = ours.groupby(keys)["value"].mean()
-    for row in results.published.to_dict("records"):
-        key = tuple(row[name] for name in keys)
-        line = {name: row[name] for name in keys}
-        line["paper"] = NOT_AVAILABLE if math.isnan(row["value"]) else f"{row['value']:g}"
-        line["ours"] = NOT_RUN
-        if key in means.index:
-            line["ours"] = NOT_COMPUTED if math.isnan(means[key]) else f"{means[key]:.4f}"
-        lines.append({**line, "source": row["source"]})
-    note = "Ours are made in this run; a paper value that nobody has is not guessed."
-    return [Table("published", "Paper against ours", note, pd.DataFrame(lines))]

@@ -1,4 +1,4 @@
-"""Filling the page templates: everything is escaped, and style and script stand in the page."""
+"""Filling the page templates: everything that comes from data is escaped."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from typing import Any
 
 import jinja2
 
+from capscope import __version__
+
+ASSETS = ("site.css", "site.js", "viewer.js", "gallery.js")
+"""Files that the pages of a site share; a single page has them inside."""
+ALONE = {"single": True, "root": "", "home": "", "links": (), "subject": "", "title": "captions"}
+"""What a page that needs no other file says of its surroundings, unless it says otherwise."""
+
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template of this folder; an undefined name is an error."""
+    """Fill a template of ``pages``; an undefined name is an error."""
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read),
+        loader=jinja2.FunctionLoader(asset),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["shade"] = shade
-    style, script = _read("page.css"), _read("page.js")
-    return environment.get_template(template).render(style=style, script=script, **values)
+    environment.globals.update(ALONE, asset=asset, version=__version__, style=asset("site.css"))
+    return environment.get_template(template).render(**values)
 
 
-def shade(strength: float) -> str:
-    """Return the background of a word: red for, blue against, transparent for nothing."""
-    red, green, blue = (214, 42, 31) if strength > 0 else (31, 95, 168)
-    return f"rgba({red},{green},{blue},{abs(strength) * 0.55:.2f})"
-
-
-def _read(name: str) -> str:
-    return resources.files("capscope.report").joinpath(name).read_text("utf-8")
+def asset(name: str) -> str:
+    """Return the text of a file of ``pages``."""
+    folder = resources.files("capscope.report")
+    inside = folder.joinpath("pages", name)
+    return (inside if inside.is_file() else folder.joinpath(name)).read_text("utf-8")

@@ -6,7 +6,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from capscope.report.heatmaps import Bytes, Floats, limit_of, overlay, overlay_regions
+from capscope.report.heatmaps import (
+    Bytes,
+    Floats,
+    layer,
+    layer_regions,
+    limit_of,
+    overlay,
+    overlay_regions,
+)
+
+FINE = 20
+"""Maps with at least so many rows are drawn smoothly."""
+OUTLINES = 128
+"""Width and height on which regions are drawn."""
+PLACES = (
+    *("at the upper left", "at the top", "at the upper right"),
+    *("at the left", "in the middle", "at the right"),
+    *("at the lower left", "at the bottom", "at the lower right"),
+)
+"""The nine parts of an image, row by row."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +64,43 @@ class View:
         if self.regions is not None and self.boxes is not None:
             return overlay_regions(image, self.regions[word], self.boxes, limit=limit)
         return overlay(image, self.maps[word], limit=limit)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether the maps are those of cells, each to be seen as such."""
+        return self.regions is None and self.tile[0] < FINE
+
+    @property
+    def tile(self) -> tuple[int, int]:
+        """Height and width of a word's layer."""
+        if self.regions is not None:
+            return OUTLINES, OUTLINES
+        height, width = self.shown.shape[1:]
+        return height, width
+
+    @property
+    def shown(self) -> Floats:
+        """The maps that are drawn: of cells, where there is no more."""
+        return self.maps if self.cells is None else self.cells
+
+    def layer(self, word: int) -> Bytes:
+        """Return the relevance for a word (h, w, 4), to be laid over the image in a browser."""
+        if self.regions is not None and self.boxes is not None:
+            found = self.regions[word]
+            return layer_regions(found, self.boxes, limit_of(found, 1.0), *self.tile)
+        found = self.shown[word]
+        return layer(found, limit_of(found))
+
+    def place(self, word: int) -> tuple[str, float]:
+        """Return where most of the relevance for a word is, in words, and its share of it."""
+        positive = np.clip(np.asarray(self.shown[word], dtype=np.float64), 0, None)
+        thirds = [
+            block.sum()
+            for band in np.array_split(positive, 3, axis=0)
+            for block in np.array_split(band, 3, axis=1)
+        ]
+        strongest = int(np.argmax(thirds))
+        return PLACES[strongest], float(thirds[strongest]) / (sum(thirds) or 1.0)
 
     def influences(self, word: int) -> Floats:
         """Return the relevance of the words before a word, the strongest being 1 or -1."""

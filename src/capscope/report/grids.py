@@ -1,0 +1,171 @@
+"""What the pages show of the numbers: the headline by captioner, and the matrix by split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from capscope.report.evidence import Evidence
+from capscope.report.explanations import OVERVIEW, Column
+from capscope.report.headline import METRICS
+from capscope.report.matrix import KEYS
+from capscope.report.table import Table, with_interval
+
+
+def headline_grid(evidence: Evidence, split: str, url: str) -> dict[str, Any]:
+    """Return a row per run, and human captions; a column per metric and for the hits of LRP.
+
+    `url` with a run's name in place of ``{}`` leads to its page; empty: rows are no links.
+    """
+    results = evidence.results
+    scores = results.captions[results.captions["split"] == split]
+    columns = [_metric_column(scores, metric) for metric in METRICS]
+    columns += [
+        _hit_column(evidence, split, resolution, heading)
+        for resolution, heading in (
+            ("pixels", "LRP finds nouns, pixels"),
+            ("pooled", "pooled to the grid"),
+        )
+    ]
+    columns = [column for column in columns if column["values"]]
+    rows = [("human", "human, leave-one-out", "")]
+    rows += [(run.name, run.title, url.format(run.name)) for run in results.runs]
+    return {
+        "columns": [{"name": column["name"]} for column in columns],
+        "rows": [
+            {
+                "title": title,
+                "url": target,
+                "cells": [_cell(column, name) for column in columns],
+            }
+            for name, title, target in rows
+        ],
+    }
+
+
+def _metric_column(scores: pd.DataFrame, metric: str) -> dict[str, Any]:
+    rows = scores[(scores["metric"] == metric) & scores["value"].notna()]
+    values = {_name(row): row for row in rows.to_dict("records")}
+    chance = rows["chance"].dropna()
+    name = metric.replace("_", " ")
+    return {
+        "name": f"{name} (chance {chance.iloc[0]:.2f})" if len(chance) else name,
+        "values": values,
+        "end": max(1.0, float(rows["high"].fillna(rows["value"]).max())) if len(rows) else 1.0,
+    }
+
+
+def _hit_column(evidence: Evidence, split: str, resolution: str, heading: str) -> dict[str, Any]:
+    values = {}
+    if len(evidence.matrix):
+        rows = evidence.matrix.query(
+            "split == @split and benchmark == 'ground_truth' and resolution == @resolution"
+            " and explainer == 'lrp' and word_kind == 'noun' and measure == 'hit'"
+        )
+        values = {_name(row): row for row in rows.to_dict("records")}
+    return {"name": heading, "values": values, "end": 1.0}
+
+
+def _name(row: dict[Any, Any]) -> str:
+    """Return the name of the run that a row is of, as `RunResults.name`."""
+    if row["system"] == "human":
+        return "human"
+    return f"{row['system']}_{row['stage']}_seed{row['seed']}"
+
+
+def _cell(column: dict[str, Any], name: str) -> dict[str, Any] | None:
+    row = column["values"].get(name)
+    if row is None:
+        return None
+    end, value = column["end"], float(row["value"])
+    low, high = (value if pd.isna(row[side]) else float(row[side]) for side in ("low", "high"))
+    place = f"--low:{low / end:.4f};--high:{high / end:.4f};--value:{value / end:.4f}"
+    human = column["values"].get("human")
+    if human is not None:
+        place += f";--human:{min(1.0, float(human['value']) / end):.4f}"
+    return {"value": f"{value:.6f}", "text": f"{value:.2f}", "place": place}
+
+
+def matrix_grids(evidence: Evidence) -> Iterator[dict[str, Any]]:
+    """Yield for each split the matrix as shaded cells: a row per run and explainer."""
+    if evidence.matrix.empty:
+        return
+    for split, rows in evidence.matrix.groupby("split", sort=False):
+        found = dict(iter(rows.groupby(KEYS, sort=False)))
+        columns = [column for column in OVERVIEW if column[1:5] in found]
+        names = rows[["system", "stage", "seed", "explainer", "control"]].drop_duplicates()
+        lines = []
+        for row in names.itertuples(index=False):
+            cells = [_shaded(found[c[1:5]], c, row) for c in columns]
+            if any(cells):
+                lines.append(
+                    {
+                        "captioner": f"{row.system} {row.stage} (seed {row.seed})",
+                        "explainer": evidence.title(str(row.explainer)),
+                        "control": bool(row.control),
+                        "cells": cells,
+                    }
+                )
+        if lines:
+            yield {"split": split, "columns": columns, "rows": lines}
+
+
+def _shaded(rows: pd.DataFrame, column: Column, wanted: Any) -> dict[str, str] | None:
+    """Return a cell with how good it is among those of its column: 0 worst, 1 best."""
+    mine = rows[
+        (rows["system"] == wanted.system)
+        & (rows["stage"] == wanted.stage)
+        & (rows["seed"] == wanted.seed)
+        & (rows["explainer"] == wanted.explainer)
+    ]
+    if mine.empty or pd.isna(mine["value"].iloc[0]):
+        return None
+    row = mine.iloc[0].to_dict()
+    least, most = rows["value"].min(), rows["value"].max()
+    share = (row["value"] - least) / ((most - least) or 1.0)
+    if column.direction == "lower":
+        share = 1 - share
+    text, _, interval = with_interval(row).partition(" ")
+    return {
+        "value": f"{row['value']:.6f}",
+        "text": text,
+        "interval": interval,
+        "share": f"{share:.2f}",
+    }
+
+
+def paired_tables(evidence: Evidence) -> list[Table]:
+    """Return LRP against the other explainers, by captioner, at the pixels and pooled."""
+    tables = []
+    tests = evidence.tests
+    for resolution, where in (("pixels", "at the pixels"), ("pooled", "pooled to the grid")):
+        if tests.empty:
+            break
+        rows = tests.query(
+            "compared == 'explainers' and split == @evidence.split and measure == 'hit'"
+            " and benchmark == 'ground_truth' and resolution == @resolution"
+        )
+        rows = rows[(rows["first"] == "lrp") | (rows["second"] == "lrp")]
+        lines: dict[str, dict[str, str]] = {}
+        for row in rows.to_dict("records"):
+            sign = 1 if row["first"] == "lrp" else -1
+            other = row["second"] if sign == 1 else row["first"]
+            low, high = sorted((sign * row["low"], sign * row["high"]))
+            p = "-" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.3f}"
+            line = lines.setdefault(str(row["same"]), {"captioner": str(row["same"])})
+            text = f"{sign * row['difference']:+.2f} [{low:+.2f}, {high:+.2f}], p {p}"
+            line[evidence.title(str(other))] = text
+        if lines:
+            tables.append(
+                Table(
+                    f"lrp_against_{resolution}",
+                    f"LRP against other explainers: nouns found, {where}, {evidence.split}",
+                    "Difference of the share of nouns whose object is found, [95 % interval], and "
+                    "p-value of the paired t-test over images, corrected for all tests of the "
+                    "captioner (Holm). paired_tests.csv has all pairs and measures.",
+                    pd.DataFrame(list(lines.values())).fillna("-"),
+                )
+            )
+    return tables

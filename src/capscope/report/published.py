@@ -1,0 +1,75 @@
+"""Paper against ours: published values, the difference, the tolerance band, and the verdict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from capscope.report.results import Results
+from capscope.report.table import Table
+
+NOT_AVAILABLE = "not available"
+NOT_RUN = "not run"
+NOT_COMPUTED = "not computed"
+"""Stands in the definition of a metric whose model was missing, before what to do about it."""
+BAND = 0.03
+"""Tolerance, as a share of the published value, where the file names none: others who trained
+published captioners again ended 2 % below the published CIDEr."""
+KEYS = ("dataset", "system", "stage", "metric")
+
+
+def published_tables(results: Results) -> list[Table]:
+    """Return the table of published values beside ours, if there are any.
+
+    Ours are means over seeds on the test split; ``validation CIDEr`` is the best of the training.
+    They exist only for runs on the data set of the row: nothing is compared across data sets.
+    """
+    if results.published.empty:
+        return []
+    ours = _ours(results)
+    lines = [_line(row, ours) for row in results.published.to_dict("records")]
+    note = (
+        "Ours are of this run, mean over seeds. Band: the tolerance that the file of published "
+        f"values gives, else {BAND:.0%} of the value. A value that nobody has is not guessed."
+    )
+    return [Table("published", "Paper against ours", note, pd.DataFrame(lines).fillna(""))]
+
+
+def _ours(results: Results) -> dict[tuple[str, ...], float]:
+    """Return our mean over seeds by dataset, system, stage and metric."""
+    test = results.captions.query("system != 'human' and split == 'test'")
+    found = test.groupby(list(KEYS), as_index=False)["value"].mean().to_dict("records")
+    means = {tuple(str(row[name]) for name in KEYS): float(row["value"]) for row in found}
+    best: dict[tuple[str, ...], list[float]] = {}
+    for run in results.runs:
+        value = run.info.get("validation_cider")
+        if value is not None:
+            key = (results.dataset, run.system, run.stage, "validation CIDEr")
+            best.setdefault(key, []).append(float(value))
+    return means | {key: sum(values) / len(values) for key, values in best.items()}
+
+
+def _line(row: dict[Any, Any], ours: dict[tuple[str, ...], float]) -> dict[str, str]:
+    line = {name: str(row[name]) for name in KEYS}
+    condition = row.get("condition")
+    line["condition"] = "" if pd.isna(condition) else str(condition)
+    paper, mine = row["value"], ours.get(tuple(line[name] for name in KEYS))
+    line |= {"paper": NOT_AVAILABLE, "ours": NOT_RUN, "difference": "", "band": "", "verdict": ""}
+    if pd.notna(paper):
+        given = row.get("tolerance")
+        band = abs(paper) * BAND if pd.isna(given) else float(given)
+        line |= {"paper": f"{paper:g}", "band": f"± {band:.4f}"}
+    if mine is None:
+        line["verdict"] = NOT_RUN
+    elif pd.isna(mine):
+        line |= {"ours": NOT_COMPUTED, "verdict": NOT_COMPUTED}
+    else:
+        line["ours"] = f"{mine:.4f}"
+        line["verdict"] = NOT_AVAILABLE
+        if pd.notna(paper):
+            difference = mine - paper
+            line["difference"] = f"{difference:+.4f}"
+            outside = "higher" if difference > 0 else "lower"
+            line["verdict"] = "within the band" if abs(difference) <= band else outside
+    return line | {"source": str(row["source"])}

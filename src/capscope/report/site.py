@@ -1,0 +1,278 @@
+"""The report: a site that opens from disk, and the same on one page that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from capscope.data.annotations import open_dataset
+from capscope.files import atomic_path, read_json, read_manifest, write_text
+from capscope.report.answers import answer_tables, answers
+from capscope.report.evidence import Evidence
+from capscope.report.figures import explainer_bars, save_figure, training_curves
+from capscope.report.gallery import Gallery, entry
+from capscope.report.grids import headline_grid, matrix_grids, paired_tables
+from capscope.report.headline import Number, headline
+from capscope.report.portrait import PICTURE, call, picture, picture_url
+from capscope.report.results import Results, RunResults, read_results
+from capscope.report.run_time import write_run_times
+from capscope.report.table import Table, write_table
+from capscope.report.tables import all_tables
+from capscope.report.template import ASSETS, asset, render
+
+PAGE, SINGLE = "index.html", "report.html"
+FOLDERS = ("assets", "gallery", "runs", "tables", "figures")
+ON_SINGLE_PAGE = 8
+"""Images of the gallery on the single page."""
+PAGES = {
+    "index.html": "Results",
+    "matrix.html": "Matrix",
+    "gallery.html": "Gallery",
+    "runs.html": "Runs",
+    "tables.html": "Tables",
+}
+"""Pages of the site."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of a run."""
+
+    title: str
+    path: Path
+
+    @property
+    def url(self) -> str:
+        """The figure as a data URL."""
+        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode("ascii")
+
+
+@dataclass(frozen=True)
+class RunPage:
+    """What the page of a run shows."""
+
+    run: RunResults
+    numbers: Sequence[Number]
+    pictures: Sequence[Picture]
+    details: Sequence[Table]
+    provenance: Sequence[tuple[str, str]]
+
+
+def write_report(folder: Path, published: Path, params: dict[str, Any], out: Path) -> Results:
+    """Write tables, figures, the site and the single page from the results of a data set.
+
+    Parameters
+    ----------
+    folder : Path
+        ``results/<data set>``.
+    published : Path
+        Folder of CSV files with published values.
+    params : dict
+        ``report`` and where the images of the data set are.
+    out : Path
+        Gets the pages, ``report.html`` (self-contained), and the folders that they need. What
+        explaining cost goes to the logs, too.
+    """
+    results = read_results(folder, published)
+    for name in FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    evidence = Evidence.of(results)
+    found = answers(evidence)
+    tests = paired_tables(evidence)
+    tables = [*all_tables(results), *answer_tables(found), *tests]
+    for table in tables:
+        write_table(table, out / "tables")
+    for name, frame in (("matrix", evidence.matrix), ("paired_tests", evidence.tests)):
+        write_text(out / "tables" / f"{name}.csv", frame.to_csv(index=False))
+    numbers = headline(results)
+    pages = [
+        RunPage(
+            run,
+            numbers[run.title],
+            list(_pictures(results, run, out / "figures")),
+            [table for table in tables if table.run == run.name],
+            _provenance(run),
+        )
+        for run in tqdm(results.runs, desc="figures", unit="run")
+    ]
+    dataset = open_dataset(folder / "data", params)
+    gallery = Gallery(results, dataset, params["report"]["images"])
+    kept = _write_gallery(gallery, out, ON_SINGLE_PAGE)
+    shared = [table for table in tables if not table.run and not _has_own_page(table)]
+    values = {
+        "dataset": results.dataset,
+        "subject": results.dataset,
+        "runs": results.runs,
+        "explainers": gallery.explainers,
+        "skipped": read_manifest(folder / "data", "data").get("skipped", 0),
+        "split": evidence.split,
+        "answers": found,
+        "grids": list(matrix_grids(evidence)),
+        "tests": tests,
+        "parameters": json.dumps(_parameters(folder), indent=1),
+    }
+    _write_site(out, values, evidence, pages, shared, kept)
+    _write_single_page(out, values, evidence, pages, shared, gallery, kept)
+    write_run_times(evidence.times, folder / "logs")
+    return results
+
+
+def _has_own_page(table: Table) -> bool:
+    return table.name.startswith(("matrix_", "answer", "lrp_against_"))
+
+
+def _write_site(
+    out: Path,
+    values: dict[str, Any],
+    evidence: Evidence,
+    pages: Sequence[RunPage],
+    tables: Sequence[Table],
+    kept: Sequence[dict[str, Any]],
+) -> None:
+    """Write the pages of the site and what they share."""
+    for name in ASSETS:
+        write_text(out / "assets" / name, asset(name))
+    sample = kept[0] if kept else None
+    about, index = "gallery/about.js", "gallery/index.js"
+    own: dict[str, dict[str, Any]] = {
+        "index.html": {
+            "overview": headline_grid(evidence, evidence.split, "runs/{}.html"),
+            "sample": sample and sample["id"],
+            "sample_word": sample and _striking(sample),
+            "scripts": ["viewer.js"],
+            "data": [about, f"gallery/{sample['id']}.js"] if sample else [],
+        },
+        "gallery.html": {"scripts": ["viewer.js", "gallery.js"], "data": [about, index]},
+        "tables.html": {"tables": _published_first(tables)},
+    }
+    for name, title in PAGES.items():
+        section = "results.jinja" if name == PAGE else name.replace(".html", ".jinja")
+        settings = {"scripts": [], "data": []} | own.get(name, {})
+        frame = _frame(title, name, "")
+        text = render("page.jinja", **values, **frame, **settings, section=section)
+        write_text(out / name, text)
+    for page in pages:
+        frame = _frame(page.run.title, "", "../")
+        urls = [{"title": one.title, "url": f"../figures/{one.path.name}"} for one in page.pictures]
+        own_values = vars(page) | {"pictures": urls, "scripts": [], "data": []}
+        text = render("page.jinja", **values, **frame, **own_values, section="run.jinja")
+        write_text(out / "runs" / f"{page.run.name}.html", text)
+
+
+def _frame(title: str, current: str, root: str) -> dict[str, Any]:
+    links = [
+        {"url": root + name, "text": text, "current": name == current}
+        for name, text in PAGES.items()
+    ]
+    home = f"{root}{PAGE}"
+    return {"title": title, "links": links, "home": home, "root": root, "single": False}
+
+
+def _write_single_page(
+    out: Path,
+    values: dict[str, Any],
+    evidence: Evidence,
+    pages: Sequence[RunPage],
+    tables: Sequence[Table],
+    gallery: Gallery,
+    kept: Sequence[dict[str, Any]],
+) -> None:
+    """Write all sections as one page, with some images of the gallery in it."""
+    statements = [call("about", gallery.about())]
+    statements += [call("image", image) for image in kept]
+    listed = [entry(image) for image in kept]
+    statements.append(call("list", listed))
+    links = [
+        {"url": f"#{name}", "text": text, "current": False}
+        for name, text in (
+            ("results", "Results"),
+            ("gallery", "Gallery"),
+            ("matrix", "Matrix"),
+            ("tables", "Tables"),
+            ("runs", "Runs"),
+        )
+    ]
+    if len(pages) == 1:
+        tables = [*tables, *pages[0].details]
+    text = render(
+        "report.jinja",
+        **values,
+        title=values["dataset"],
+        links=links,
+        overview=headline_grid(evidence, evidence.split, "#{}"),
+        tables=_published_first(tables),
+        run_pages=pages,
+        sample=None,
+        data="".join(statements),
+    )
+    write_text(out / SINGLE, text)
+
+
+def _write_gallery(gallery: Gallery, out: Path, single: int) -> list[dict[str, Any]]:
+    """Write a small script and a picture per image, and the list that is searched.
+
+    Returns
+    -------
+    list of dict
+        The images for the single page, `single` of them evenly chosen, with their pictures.
+    """
+    folder = out / "gallery"
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = {round(k * len(gallery) / max(1, single)) for k in range(single)}
+    entries, kept = [], []
+    images = tqdm(gallery, total=len(gallery), desc="gallery", unit="image")
+    for number, (pixels, image) in enumerate(images):
+        file = f"{image['id']}.webp"
+        with atomic_path(folder / file) as temporary:
+            temporary.write_bytes(picture(pixels, PICTURE))
+        url = {"picture": f"gallery/{file}"}
+        write_text(folder / f"{image['id']}.js", call("image", image | url))
+        entries.append(entry(image | url))
+        if number in wanted:
+            kept.append(image | {"picture": picture_url(pixels, PICTURE)})
+    write_text(folder / "about.js", call("about", gallery.about()))
+    write_text(folder / "index.js", call("list", entries))
+    return kept
+
+
+def _striking(image: dict[str, Any]) -> int:
+    """Return the position of the first object word that can be judged, or of the first word."""
+    verdicts = image["captions"][0]["verdicts"]
+    return next((place for place, verdict in enumerate(verdicts) if verdict), 0)
+
+
+def _published_first(tables: Sequence[Table]) -> list[Table]:
+    return sorted(tables, key=lambda table: table.name != "published")
+
+
+def _pictures(results: Results, run: RunResults, folder: Path) -> Iterator[Picture]:
+    """Draw the figures of a run into a folder, and yield them for its page."""
+    drawn = {
+        "training": ("Training", training_curves(run)),
+        "explainers": ("What explainers find", explainer_bars(results, run)),
+    }
+    for name, (title, figure) in drawn.items():
+        if figure is not None:
+            path = folder / f"{run.name}_{name}.png"
+            save_figure(figure, path)
+            yield Picture(f"{title}: {run.title}", path)
+
+
+def _provenance(run: RunResults) -> list[tuple[str, str]]:
+    manifest = read_json(run.folder / "manifest.json")
+    facts = [(f"input {name}", value[:16]) for name, value in manifest["inputs"].items()]
+    facts.append(("parameters", manifest["params_sha256"][:16]))
+    return [*facts, *manifest["software"].items()]
+
+
+def _parameters(folder: Path) -> Any:
+    """Return what the workflow ran with, where it was the workflow."""
+    path = folder / "params.json"
+    return read_json(path) if path.exists() else {}
