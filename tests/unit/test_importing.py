@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -119,7 +120,9 @@ def test_images_of_other_data_are_counted_and_left_out(tmp_path: Path, data: Pat
 
 def test_an_image_without_features_stops_or_is_listed(tmp_path: Path, data: Path) -> None:
     source = write_tsv(tmp_path / "a.tsv", [six_columns(7, drawn(0)), six_columns(3, drawn(2))])
-    with pytest.raises(CapscopeError, match=r"1 of 3 images .* have no features .*images 40"):
+    with pytest.raises(
+        CapscopeError, match=r"1 of 3 images .* have no features: .*a.tsv lacks 1 \(image 40\)"
+    ):
         imported(tmp_path, source)
     assert not (tmp_path / "store" / "features.h5").exists()
     assert imported(tmp_path, source, **SKIP).ids.tolist() == [7, 3]
@@ -355,6 +358,54 @@ def test_segments_come_beside_the_grid(tmp_path: Path, data: Path, form: str) ->
     assert read is not None
     expected = segments[[2, 0]].reshape(2, 133, 49).transpose(0, 2, 1)
     torch.testing.assert_close(read, torch.from_numpy(np.ascontiguousarray(expected)))
+
+
+def grid_and_segments(tmp_path: Path, *shapes: tuple[int, int, int]) -> list[tuple[str, Path]]:
+    """Write a grid of 7 x 7 for every image, and segments of some shapes for the first of them."""
+    with h5py.File(tmp_path / "grids.hdf5", "w") as file:
+        for n, image_id in enumerate(NAMES):
+            file[f"{image_id}_features"] = grid(n)
+    (tmp_path / "segments").mkdir()
+    for image_id, shape in zip(NAMES, shapes, strict=False):
+        np.save(tmp_path / "segments" / f"{image_id}.npy", np.ones(shape, np.float32))
+    return [("grid_hdf5", tmp_path / "grids.hdf5"), ("segments_npy", tmp_path / "segments")]
+
+
+def test_images_with_a_grid_and_without_segments_are_named(tmp_path: Path, data: Path) -> None:
+    sources = grid_and_segments(tmp_path, (133, 7, 7))
+    with pytest.raises(CapscopeError, match=r"2 of 3 images .*segments lacks 2 \(image 40, 3\);"):
+        imported(tmp_path, *sources)
+    store = imported(tmp_path, *sources, **SKIP)
+    assert store.ids.tolist() == [7]
+    assert "3,3.png,no features" in (tmp_path / "store" / "skipped.csv").read_text()
+
+
+def test_a_grid_and_segments_of_different_images_are_an_error(tmp_path: Path, data: Path) -> None:
+    sources = grid_and_segments(tmp_path, (133, 7, 7))
+    with h5py.File(sources[0][1], "a") as file:
+        del file["7_features"]
+    with pytest.raises(
+        CapscopeError, match=r"no image .* is in both .*grids.hdf5 lacks 1 \(image 7"
+    ):
+        imported(tmp_path, *sources, **SKIP)
+
+
+def test_segments_of_another_grid_are_an_error(tmp_path: Path, data: Path) -> None:
+    sources = grid_and_segments(tmp_path, *[(133, 10, 10)] * 3)
+    with pytest.raises(CapscopeError, match=r"npy has segments of 100 cells, but .* has 49: both"):
+        imported(tmp_path, *sources, **SKIP)
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("shape", [(132, 7, 7), (133, 7, 8)])
+def test_segments_that_lack_a_class_or_have_other_cells_are_named(
+    tmp_path: Path, data: Path, shape: tuple[int, int, int]
+) -> None:
+    sources = grid_and_segments(tmp_path, (133, 7, 7), shape, (133, 7, 7))
+    expected = re.escape(f"40.npy: segments (cells, classes) ({shape[1] * shape[2]}, {shape[0]})")
+    with pytest.raises(CapscopeError, match=expected):
+        imported(tmp_path, *sources)
+    assert imported(tmp_path, *sources, **SKIP).ids.tolist() == [3, 7]
 
 
 @pytest.mark.parametrize(

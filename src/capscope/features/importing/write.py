@@ -102,11 +102,9 @@ def import_features(
         skipped: list[Skipped] = []
         missing = [image for image in dataset.images if image.id not in found]
         if missing and policy == "fail":
-            shown = ", ".join(str(image.id) for image in missing[:3])
             raise CapscopeError(
-                f"{len(missing)} of {len(dataset.images)} images of {data_dir} have no features in "
-                f"{', '.join(str(path) for _, path in sources)} (images {shown}, ...): import all "
-                "parts, or set dataset.on_unreadable=skip"
+                f"{len(missing)} of {len(dataset.images)} images of {data_dir} have no features: "
+                f"{job.lacking(missing)}; import all parts, or set dataset.on_unreadable=skip"
             )
         skipped += [Skipped(image.id, image.file, "no features") for image in missing]
         chosen = list(found.values())
@@ -158,6 +156,8 @@ class _Job:
                 "if any"
             )
         self.dataset = dataset
+        self.paths = [path for _, path in sources]
+        self.known: list[set[int]] = []
         self.attributes: dict[str, Any] = {"network": "imported", "layer": form}
         main: Any
         if form == KEPT:
@@ -193,16 +193,32 @@ class _Job:
                 if before is not entry:
                     found[image.id] = image, self._better(source, image, before, entry)
             by_source.append(found)
+            self.known.append(set(found))
         chosen = {
             image_id: Chosen(image, (entry, *(other[image_id][1] for other in by_source[1:])))
             for image_id, (image, entry) in by_source[0].items()
             if all(image_id in other for other in by_source[1:])
         }
-        if not chosen:
+        if not any(self.known):
             raise CapscopeError(
                 f"none of {extra} entries is of an image of the data set {self.dataset.name}"
             )
+        if not chosen:
+            raise CapscopeError(
+                f"no image of the data set {self.dataset.name} is in both "
+                f"{' and '.join(map(str, self.paths))}: {self.lacking(self.dataset.images)}"
+            )
         return chosen, extra
+
+    def lacking(self, images: Sequence[Image]) -> str:
+        """Say which of some images each source has nothing of."""
+        told = []
+        for path, known in zip(self.paths, self.known, strict=True):
+            ids = [str(image.id) for image in images if image.id not in known]
+            if ids:
+                shown = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+                told.append(f"{path} lacks {len(ids)} (image {shown})")
+        return "; ".join(told)
 
     def _better(self, source: Source[Any], image: Image, one: Entry, other: Entry) -> Entry:
         """Return which of two entries of an image counts: the only sound one, or either."""
@@ -261,14 +277,25 @@ class _Job:
             else:
                 shape, expected = own.shape, other.shape
             if shape != expected:
+                what = "features" if own is read[0] else "segments (cells, classes)"
                 raise DamagedFeaturesError(
-                    f"{entry.where}: features {tuple(shape)}, those of the first image are "
+                    f"{entry.where}: {what} {tuple(shape)}, those of the first image are "
                     f"{tuple(expected)}"
                 )
+
+    def _lie_on_the_grid(self, first: list[Any], entries: Sequence[Entry]) -> None:
+        """Refuse segments of other cells than those of the grid."""
+        if len(first) > 1 and not self.regions and len(first[0]) != len(first[1]):
+            raise CapscopeError(
+                f"{entries[1].where} has segments of {len(first[1])} cells, but the grid of "
+                f"{entries[0].where} has {len(first[0])}: both flows need the same cells; pool the "
+                "segments to the grid, or make them from masks or annotations (docs/features.md)"
+            )
 
     def write(self, out: Path, chosen: Sequence[Chosen]) -> None:
         """Write the store."""
         first = self._read(chosen[0])
+        self._lie_on_the_grid(first, chosen[0].entries)
         with ExitStack() as stack:
             writer = stack.enter_context(self._create(out, chosen, first))
             progress = stack.enter_context(tqdm(total=len(chosen), unit="image", desc="import"))
