@@ -15,7 +15,7 @@ export UV_HTTP_TIMEOUT ?= 300
 # Twenty-odd short jobs import PyTorch: let the first leave its bytecode for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo smoke test test-fast test-long lint types format lock sync clean
+.PHONY: help setup demo smoke test test-fast test-long coverage lint types docs format lock sync clean
 
 help:  ## List these commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -49,6 +49,9 @@ test-fast: $(READY)  ## Run the tests that take no more than a few seconds.
 test-long: $(READY)  ## Run the tests that take minutes: clusters, hundreds of kills, 100,000 images.
 	python -m pytest -m long
 
+coverage: $(READY)  ## Run all tests and say which lines of src they leave out.
+	python -m pytest -n $(CORES) --dist loadfile --cov --cov-report term-missing:skip-covered
+
 lint: $(READY)  ## Check style and format of Python and of the workflow.
 	ruff check .
 	ruff format --check .
@@ -57,6 +60,9 @@ lint: $(READY)  ## Check style and format of Python and of the workflow.
 
 types: $(READY)  ## Check the types.
 	mypy
+
+docs: $(READY)  ## Build the documentation as a site, build/docs/index.html; warnings are errors.
+	python -m sphinx -q -W --keep-going -j auto -d build/doctrees docs build/docs
 
 format: $(READY)  ## Format Python and the workflow.
 	ruff check --fix .

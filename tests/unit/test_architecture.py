@@ -1,11 +1,10 @@
 """The house stands as docs/architecture.md says: arrows point one way, modules stay small."""
 
 import ast
-from pathlib import Path
 
 import pytest
-
-SOURCE = Path(__file__).resolve().parents[2] / "src" / "capscope"
+from diagram import PICTURE, draw, drawn_rooms, reduced
+from imports import SOURCE, imported_rooms, modules, room
 
 # Each room may import itself and the rooms named here; docs/architecture.md explains why.
 FOUNDATION = {"errors", "files", "lifeline", "lock", "params", "registry", "tensors"}
@@ -34,36 +33,7 @@ ROOMS = {
 }
 ROOMS["cli"] = set(ROOMS)
 
-MODULES = sorted(SOURCE.rglob("*.py"))
-
-
-def room(path):
-    parts = path.relative_to(SOURCE).with_suffix("").parts
-    return "" if parts == ("__init__",) else parts[0]
-
-
-def imported_rooms(path):
-    """Rooms that a module imports, inside functions too, but not for type checking alone."""
-    package = ("capscope", *path.relative_to(SOURCE).parent.parts)
-    tree = ast.parse(path.read_text("utf-8"))
-    tree.body = [node for node in tree.body if not _is_type_checking(node)]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) + 1 - node.level] if node.level else ()
-            stem = ".".join([*base, *([node.module] if node.module else [])])
-            names = [f"{stem}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "capscope" and len(parts) > 1 and not parts[1].startswith("__"):
-                yield parts[1]
-
-
-def _is_type_checking(node):
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+MODULES = modules()
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
@@ -81,6 +51,21 @@ def test_the_plan_itself_has_no_cycle():
         assert free, f"a cycle among {sorted(left)}"
         for name in free:
             del left[name]
+
+
+def test_the_picture_of_the_house_shows_its_imports():
+    assert PICTURE.read_text("utf-8") == draw(), "`make docs` draws it anew"
+
+
+def test_arrows_that_others_lead_round_to_are_all_that_the_picture_leaves_out():
+    graph = drawn_rooms()
+    drawn = reduced(graph)
+
+    def below(name):
+        return {one for used in drawn[name] for one in {used} | below(used)}
+
+    for name, used in graph.items():
+        assert drawn[name] <= used <= below(name)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))

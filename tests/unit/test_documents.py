@@ -14,7 +14,7 @@ from capscope.params import load_params, schema
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 
@@ -35,16 +35,23 @@ def test_make_targets_that_documents_name_exist(document):
     assert set(named) <= targets
 
 
-def test_the_example_overlay_for_your_own_photographs_is_valid(tmp_path, monkeypatch):
-    (example,) = blocks(ROOT / "config" / "README.md", "yaml")
-    (tmp_path / "mine.yaml").write_text(example)
-    assert load_params([ROOT / "params.yaml", tmp_path / "mine.yaml"])["dataset"]["name"] == "mine"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.stem)
+def test_overlays_that_documents_show_are_valid(document, tmp_path):
+    for number, example in enumerate(blocks(document, "yaml")):
+        overlay = yaml.safe_load(example)
+        if not set(overlay) <= set(schema()["properties"]):
+            continue  # a part of one, which its sentence names
+        if document.stem.startswith("add-"):
+            continue  # of something that is added first: tests/unit/test_how_to.py
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(example)
+        load_params([ROOT / "params.yaml", path])
 
 
 def test_the_example_annotations_can_be_read(tmp_path):
     from capscope.data.annotations import read_karpathy
 
-    (example,) = blocks(ROOT / "config" / "README.md", "json")
+    (example,) = blocks(ROOT / "docs" / "how-to" / "own-data.md", "json")
     path = tmp_path / "dataset.json"
     path.write_text(json.dumps(json.loads(example)))
     (image,) = read_karpathy(path, tmp_path, "mine").images
