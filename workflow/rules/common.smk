@@ -108,6 +108,8 @@ VOCABULARIES = [f"results/{DATASET}/vocabulary/{system}/manifest.json" for syste
 MODELS = [f"{run}/manifest.json" for run in RUNS]
 CAPTIONS = [f"{run}/decoded/{split}.json" for run in RUNS for split in SPLITS]
 SCORES = [f"results/{DATASET}/scores/captions.csv"]
+if len(RUNS) > 1:
+    SCORES.append(f"results/{DATASET}/scores/comparison.html")
 MEASURED = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
 if config["benchmarks"]["latent_objects"]["table"]:
     MEASURED += [f"{run}/relevance/objects.csv" for run in RUNS]
@@ -130,6 +132,11 @@ METRIC_MODELS += [
 # A file that CIDEr's document frequencies come from, if it is not the data set.
 CORPUS = config["metrics"]["frequencies"]
 FREQUENCIES = [] if CORPUS in ("references", "train") else [str(expand_path(CORPUS))]
+
+# A training by several processes is started by torchrun.
+PROCESSES = config["training"]["processes"]
+TORCHRUN = f"torchrun --standalone --nproc-per-node {PROCESSES} --no-python"
+LAUNCHER = TORCHRUN if PROCESSES > 1 else ""
 
 RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
 

@@ -14,9 +14,9 @@ rule train_captioner:
         "../../envs/capscope.yaml"
     # A second thread saves a sixth of the time; a second run beside it, nearly half. One thread also
     # makes the weights the same on every number of cores.
-    threads: 1
+    threads: PROCESSES
     resources:
-        gpu=1,
+        gpu=PROCESSES,
         mem_mb=memory_to_train,
         runtime=by_attempt(600),
     params:
@@ -29,8 +29,10 @@ rule train_captioner:
         captioner=lookup(dpath="systems/{system}/captioner", within=config),
         model=lookup(dpath="systems/{system}/model", within=config),
         recipe=lookup(dpath="systems/{system}/{stage}", within=config),
+        precision=config["training"]["precision"],
+        launcher=LAUNCHER,
     shell:
-        "capscope train --params {params.file} --system {wildcards.system}"
+        "{params.launcher} capscope train --params {params.file} --system {wildcards.system}"
         " --stage {wildcards.stage} --seed {wildcards.seed} --data {params.data}"
         " --vocabulary {params.vocabulary} --features {params.features} {params.start}"
         " --out {params.out} 2>&1 | tee {log}"

@@ -43,18 +43,21 @@ def command(
     """Train a captioner; resumes by itself after an interruption."""
     from capscope.params import load_params
     from capscope.training.run import train_run
+    from capscope.training.team import joined
 
     params = load_params(params_files, assignments)
-    trained = train_run(
-        out,
-        data_dir,
-        vocabulary_dir,
-        features_dir,
-        params,
-        system=system,
-        stage=stage,
-        seed=seed,
-        from_dir=from_dir,
-    )
-    if not trained:
+    with joined() as team:
+        trained = train_run(
+            out,
+            data_dir,
+            vocabulary_dir,
+            features_dir,
+            params,
+            system=system,
+            stage=stage,
+            seed=seed,
+            from_dir=from_dir,
+            team=team,
+        )
+    if not trained and team.leads:
         click.echo(f"{out} already holds this run; delete it to train again", err=True)

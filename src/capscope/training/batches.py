@@ -34,6 +34,10 @@ class CaptionBatch(NamedTuple):
     targets: Tensor
     valid: Tensor
 
+    def to(self, device: torch.device) -> CaptionBatch:
+        """Return the batch on `device`."""
+        return CaptionBatch(*(tensor.to(device) for tensor in self))
+
 
 def frame(captions: EncodedCaptions, rows: Rows, vocabulary: Vocabulary) -> CaptionBatch:
     """Frame some references; T is the longest of them with its end.

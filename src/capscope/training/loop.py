@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from capscope.decoding.sampling import NotFiniteError
 from capscope.errors import CapscopeError
 from capscope.models.captioner import Captioner
 from capscope.training.batches import Rows
+from capscope.training.computation import PLAIN, Computation, Measured
 from capscope.training.optimisers import build_optimiser
 from capscope.training.schedules import Schedule
-from capscope.training.stages.stage import Outcome, Stage
+from capscope.training.stages.stage import Stage
 from capscope.training.state import Progress, discard_older, load_state, save_best, save_state
 
 SHOWN = (("train", "loss"), ("train", "reward"), ("val", "cider"))
@@ -84,6 +85,7 @@ class Trainer:
     fine_tuning : bool
         The captioner is trained already: it is validated before the first step, as epoch 0, and
         stays the best if no epoch is better.
+    computation : Computation
     """
 
     def __init__(
@@ -96,10 +98,13 @@ class Trainer:
         folder: Path,
         key: str,
         fine_tuning: bool = False,
+        computation: Computation = PLAIN,
     ) -> None:
         self.stage, self.captioner, self.validate = stage, stage.captioner, validate
         self.recipe, self.seed, self.folder = recipe, seed, folder
-        self.fine_tuning = fine_tuning
+        self.fine_tuning, self.computation = fine_tuning, computation
+        self.team = computation.team
+        self.trained = [one for one in self.captioner.parameters() if one.requires_grad]
         self.optimiser = build_optimiser(self.captioner, recipe)
         steps = recipe.epochs * len(self._batches(0))
         schedule = Schedule(
@@ -119,18 +124,17 @@ class Trainer:
 
     def run(self) -> Progress:
         """Train to the last epoch, or until the score has not risen for `patience` epochs."""
-        from torch.utils.tensorboard import SummaryWriter
-
         progress, batches = self.progress, self._batches(self.progress.epoch)
         an_epoch = sum(map(len, batches))
         done = progress.epoch * an_epoch + sum(map(len, batches[: progress.batch]))
         with (
-            SummaryWriter(str(self.folder / "tensorboard"), purge_step=progress.step) as board,
+            self._board() as board,
             tqdm(
                 total=self.recipe.epochs * an_epoch,
                 initial=done,
                 unit=self.stage.unit,
                 mininterval=1.0,
+                disable=not self.team.leads,
             ) as bar,
         ):
             if self.fine_tuning and progress.best_epoch is None:
@@ -140,6 +144,14 @@ class Trainer:
                 self._epoch(board, bar)
                 self._log(self._close_epoch(), board, bar)
         return progress
+
+    def _board(self) -> Any:
+        """Open TensorBoard's events, of the leader; the others have None."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        if not self.team.leads:
+            return nullcontext()
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.progress.step)
 
     def finished(self) -> bool:
         """Say whether there is nothing left to train."""
@@ -163,7 +175,7 @@ class Trainer:
 
     def _log(self, rows: list[dict[str, Any]], board: Any, bar: tqdm[Any]) -> None:
         """Show the lines of an epoch."""
-        for row in rows:
+        for row in rows if board else ():
             board.add_scalar(f"{row['split']}/{row['metric']}", row["value"], row["step"])
         shown = {(row["split"], row["metric"]): f"{row['value']:.3f}" for row in rows}
         bar.set_postfix({key[1]: shown[key] for key in SHOWN if key in shown})
@@ -185,41 +197,37 @@ class Trainer:
         place = {"epoch": self.progress.epoch + 1, "step": self.progress.step}
         for metric, value in measured.items():
             self.progress.history.append({**place, "metric": metric, "value": value})
-            board.add_scalar(f"step/{metric}", value, self.progress.step)
+            if board:
+                board.add_scalar(f"step/{metric}", value, self.progress.step)
 
     def _step(self, batch: Rows) -> dict[str, float]:
         """Train on a batch; return its measures."""
         progress, recipe = self.progress, self.recipe
-        torch.manual_seed(
-            int(np.random.SeedSequence([self.seed, progress.step]).generate_state(1)[0])
-        )
+        rank = self.team.rank
+        place = [self.seed, progress.step, *([rank] if rank else [])]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
         rate = progress.schedule.at(progress.step)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        outcome = self._outcome(batch)
-        outcome.loss.backward()  # type: ignore[no-untyped-call]
+        measured = self._gradients(batch)
         if recipe.clip_value is not None:
             torch.nn.utils.clip_grad_value_(self.captioner.parameters(), recipe.clip_value)
         if recipe.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.captioner.parameters(), recipe.clip_norm)
         self.optimiser.step()
-        measured = {"loss": outcome.loss.item(), **outcome.measures}
-        for name, value in measured.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + value * outcome.weight
-        progress.weight += outcome.weight
+        for name, value in measured.values.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value * measured.weight
+        progress.weight += measured.weight
         progress.batch += 1
         progress.step += 1
-        return {"learning_rate": rate, **measured}
+        return {"learning_rate": rate, **measured.values}
 
-    def _outcome(self, batch: Rows) -> Outcome:
-        """Return what the stage makes of a batch; a loss that is not finite is an error."""
+    def _gradients(self, batch: Rows) -> Measured:
+        """Compute the gradients of a batch; a loss that is not finite is an error."""
         progress, recipe = self.progress, self.recipe
-        try:
-            outcome = self.stage.step(batch)
-            value = outcome.loss.item()
-        except NotFiniteError:
-            value = math.nan
+        measured = self.computation.gradients(self.stage, batch, self.trained)
+        value = measured.values["loss"]
         if not math.isfinite(value):
             raise CapscopeError(
                 f"training diverged: the loss is {value} in epoch {progress.epoch + 1}, step "
@@ -227,7 +235,7 @@ class Trainer:
                 f"({recipe.clip_value}), or check the features for NaN; then delete "
                 f"{self.state_folder}"
             )
-        return outcome
+        return measured
 
     def _close_epoch(self) -> list[dict[str, Any]]:
         """End an epoch: validate, and return its lines of the log."""
@@ -241,7 +249,7 @@ class Trainer:
     def _judge(self, measured: Mapping[str, float]) -> list[dict[str, Any]]:
         """Validate, remember the best weights, and save the state."""
         progress = self.progress
-        scores = self.validate(self.captioner)
+        scores = self.team.agree(self.validate(self.captioner) if self.team.leads else {})
         place = {"epoch": progress.epoch, "step": progress.step}
         rows = [
             {**place, "split": split, "metric": metric, "value": value}
@@ -255,11 +263,14 @@ class Trainer:
         if progress.best_score is None or scores["cider"] > progress.best_score:
             progress.best_score, progress.best_epoch = scores["cider"], progress.epoch
             progress.waited = 0
-            save_best(self.state_folder, self.captioner, progress.epoch)
+            if self.team.leads:
+                save_best(self.state_folder, self.captioner, progress.epoch)
         self._save()
-        discard_older(self.state_folder, progress.best_epoch or 0)
+        if self.team.leads:
+            discard_older(self.state_folder, progress.best_epoch or 0)
         return rows
 
     def _save(self) -> None:
-        save_state(self.state_folder, self.captioner, self.optimiser, self.progress)
+        if self.team.leads:
+            save_state(self.state_folder, self.captioner, self.optimiser, self.progress)
         self._saved = time.monotonic()

@@ -189,8 +189,16 @@ def self_critical_loss(
         ``-sum(log p * reward) / words``, over all words up to the end with it. As published, the
         word after a drawn padding (id 0) is left out too.
     """
+    counted = counted_words(word_ids, end=end, per=per)
+    weighted = log_probs * reward.to(log_probs).unsqueeze(1) * counted
+    return -weighted.sum() / counted.sum()
+
+
+def counted_words(
+    word_ids: Tensor, *, end: int, per: Literal["word", "position"] = "word"
+) -> Tensor:
+    """Return (B, T) bool: what `self_critical_loss` sums over, and divides by the number of."""
     if per == "position":
-        return -(log_probs * reward.to(log_probs.dtype).unsqueeze(1)).mean()
+        return torch.ones_like(word_ids, dtype=torch.bool)
     goes_on = (word_ids != 0) & (word_ids != end)
-    counted = torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], 1).to(log_probs.dtype)
-    return -(log_probs * reward.to(log_probs.dtype).unsqueeze(1) * counted).sum() / counted.sum()
+    return torch.cat([torch.ones_like(goes_on[:, :1]), goes_on[:, :-1]], 1)

@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,14 @@ from capscope.models.checkpoint import INFO_FILE, MODEL_FILE
 from capscope.models.from_images import FromImages
 from capscope.tensors import read_tensors, write_tensors
 from capscope.training.batches import Rows, image_of_row
+from capscope.training.computation import Computation
 from capscope.training.fine_tuning import IMAGES_FILE, ImageReader, save_network, with_network
 from capscope.training.loop import Recipe, Trainer
 from capscope.training.stages import STAGES, build_stage
 from capscope.training.stages.stage import Corpus
 from capscope.training.start import start_from
 from capscope.training.state import BEST_FILE, Progress
+from capscope.training.team import ALONE, Team
 from capscope.training.validation import Validation, validated
 
 LAST_FILE = "last.safetensors"
@@ -60,6 +63,7 @@ def train_run(
     stage: str,
     seed: int,
     from_dir: Path | None = None,
+    team: Team = ALONE,
 ) -> bool:
     """Train one run, or go on with it, and seal its folder.
 
@@ -75,6 +79,8 @@ def train_run(
         Which run; the stage's recipe is ``systems.<system>.<stage>``.
     from_dir : Path, optional
         A finished run whose weights are the start; a stage with ``from`` needs one.
+    team : Team
+        The processes that train this run together; each calls this function, the leader writes.
 
     Raises
     ------
@@ -103,9 +109,12 @@ def train_run(
         "model": settings["model"],
         stage: settings[stage],
     }
+    computation = Computation.of(params["training"], team)
+    if computation.precision != "float32":
+        identity["precision"] = computation.precision
     key = digest([identity, {name: sha256_of(path) for name, path in manifests.items()}])
-    with writing(out), one_writer(out):
-        if (out / MANIFEST).exists() and read_manifest(out, "run").get("key") == key:
+    with writing(out), one_writer(out) if team.leads else nullcontext():
+        if team.agree((out / MANIFEST).exists() and read_manifest(out, "run").get("key") == key):
             shutil.rmtree(out / "state", ignore_errors=True)
             return False
         torch.manual_seed(seed)
@@ -127,7 +136,13 @@ def train_run(
             captioner = with_network(captioner, features_dir, own)
             ids = [*np.unique(image_of_row(captions)[rows]), *validated(dataset, recipe)]
             size = captioner.extractor.image_size or 0
+            if not team.leads:
+                team.agree(None)  # the leader has written the images
             source = ImageReader(out / "state" / IMAGES_FILE, dataset, ids, size)
+            if team.leads:
+                team.agree(None)
+        computation.prepare(captioner)
+        source = computation.source(source)
         corpus = Corpus(captions, rows, vocabulary, source)
         objective = build_stage(stage, captioner, corpus, own)
         trainer = Trainer(
@@ -138,8 +153,12 @@ def train_run(
             folder=out,
             key=key,
             fine_tuning=from_dir is not None,
+            computation=computation,
         )
         progress = trainer.run()
+        if not team.leads:
+            return True
+        captioner.cpu()
         (out / MANIFEST).unlink(missing_ok=True)
         kept_epoch, kept_score = progress.best_epoch, progress.best_score
         if recipe.keep == "last":

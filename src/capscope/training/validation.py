@@ -86,7 +86,7 @@ class Validation:
                 features, inner = self.source.read(ids), captioner
                 if isinstance(captioner, FromImages):  # an image is looked at once
                     features, inner = captioner.look(features), captioner.captioner
-                batch = frame(self.captions, rows, self.vocabulary)
+                batch = frame(self.captions, rows, self.vocabulary).to(captioner.device)
                 loss = cross_entropy(inner, features.select(torch.from_numpy(place)), batch)
                 count = int(batch.valid.sum())
                 total, words = total + loss.item() * count, words + count

@@ -42,11 +42,13 @@ class PairedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         query, key, weight = ctx.saved_tensors
+        query, key = query.to(weight.dtype), key.to(weight.dtype)  # of bfloat16 under autocast
+        gradient = gradients[0].to(weight.dtype)
         learns = ctx.needs_input_grad[2]
         to_query, to_key, to_weight = [], torch.zeros_like(key), torch.zeros_like(weight)
         portion = _portion(query, key)
         for some, given in zip(
-            torch.split(query, portion, 1), torch.split(gradients[0], portion, 1), strict=True
+            torch.split(query, portion, 1), torch.split(gradient, portion, 1), strict=True
         ):
             to_product = given @ weight
             to_query.append((to_product * key.unsqueeze(1)).sum(2))
@@ -54,7 +56,7 @@ class PairedLinear(torch.autograd.Function):
             if learns:
                 product = some.unsqueeze(2) * key.unsqueeze(1)
                 to_weight = to_weight + given.flatten(0, 2).t() @ product.flatten(0, 2)
-        to_bias = gradients[0].sum((0, 1, 2)) if ctx.needs_input_grad[3] else None
+        to_bias = gradient.sum((0, 1, 2)) if ctx.needs_input_grad[3] else None
         return torch.cat(to_query, 1), to_key, to_weight if learns else None, to_bias
 
 

@@ -15,7 +15,7 @@ class RelevanceSelfCritical(SelfCritical):
 
     def make_policy(self) -> Captioner:
         """Return the captioner with LRP-inference weights."""
-        neutral = neutral_words(self.corpus.vocabulary)
+        neutral = neutral_words(self.corpus.vocabulary).to(self.captioner.device)
         return ReweightedCaptioner(with_summands(self.captioner), neutral)
 
     @property

@@ -39,7 +39,7 @@ class RelevanceCrossEntropy(CrossEntropy):
     def __init__(self, captioner: Captioner, corpus: Corpus, settings: Mapping[str, Any]) -> None:
         super().__init__(captioner, corpus, settings)
         self._sum_captioner = with_summands(captioner)
-        self._neutral = neutral_words(corpus.vocabulary)
+        self._neutral = neutral_words(corpus.vocabulary).to(captioner.device)
 
     @property
     def signature(self) -> dict[str, Any]:
@@ -56,4 +56,5 @@ class RelevanceCrossEntropy(CrossEntropy):
         plain = functional.cross_entropy(found.logits.squeeze(0), targets)
         weighted = functional.cross_entropy(found.weighted.squeeze(0), targets)
         measures = {"loss_plain": plain.item(), "loss_weighted": weighted.item()}
-        return Outcome(plain + self.settings["weight"] * weighted, len(targets), measures)
+        loss, words = plain + self.settings["weight"] * weighted, len(targets)
+        return Outcome(loss, words, measures, words)

@@ -17,7 +17,7 @@ from capscope.features.visual import Features
 from capscope.models.captioner import Captioner
 from capscope.models.layers.recurrent import over_steps
 from capscope.training.batches import Rows, image_of_row
-from capscope.training.objectives import caption_log_probs, self_critical_loss
+from capscope.training.objectives import caption_log_probs, counted_words, self_critical_loss
 from capscope.training.rewards import CaptionReward
 from capscope.training.stages.stage import Corpus, Outcome, Stage
 
@@ -76,6 +76,15 @@ class SelfCritical(Stage):
         order = np.random.default_rng([seed, epoch]).permutation(len(self.images))
         return [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
 
+    def parts(self, batch: Rows, count: int) -> list[Rows]:
+        """Divide the images of a batch, unless a reward depends on the others in it."""
+        if count > 1 and self.settings["frequencies"] == "batch":
+            raise CapscopeError(
+                "frequencies: batch takes the document frequencies of a whole batch: set "
+                "frequencies: training, or training.processes and training.accumulate to 1"
+            )
+        return super().parts(batch, count)
+
     def step(self, batch: Rows) -> Outcome:
         """Return the policy-gradient loss of captions of some images."""
         features, samples = self.corpus.store.read(self.images[batch]), self.settings["samples"]
@@ -95,14 +104,16 @@ class SelfCritical(Stage):
             baseline = scores.mean(1, keepdim=True)
         else:
             baseline = (scores.sum(1, keepdim=True) - scores) / (samples - 1)
+        per = self.settings.get("per", "word")
         loss = self_critical_loss(
             log_probs,
             words,
             (scores - baseline).flatten(),
             end=self.corpus.vocabulary.end,
-            per=self.settings.get("per", "word"),
+            per=per,
         )
-        return Outcome(loss, len(words), measures)
+        counted = counted_words(words, end=self.corpus.vocabulary.end, per=per)
+        return Outcome(loss, len(words), measures, int(counted.sum()))
 
     def _draw(self, features: Features, samples: int) -> tuple[Tensor, Tensor]:
         """Draw captions: ids (B, K, T), and log-probabilities (B K, T) with gradient."""

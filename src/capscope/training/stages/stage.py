@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from capscope.data.captions import EncodedCaptions
@@ -41,6 +42,8 @@ class Outcome(NamedTuple):
     """How much the batch counts in the means of an epoch: its words, or captions."""
     measures: Mapping[str, float]
     """Further numbers for the log, such as the mean reward."""
+    divisor: int
+    """What the loss was divided by: those of the parts of a batch add up in proportion to it."""
 
 
 class Stage(ABC):
@@ -76,6 +79,10 @@ class Stage(ABC):
     @abstractmethod
     def batches(self, batch_size: int, *, seed: int, epoch: int) -> list[Rows]:
         """Return the batches of an epoch; the same seed and epoch give the same."""
+
+    def parts(self, batch: Rows, count: int) -> list[Rows]:
+        """Divide a batch into at most `count` parts, none of them empty."""
+        return [part for part in np.array_split(batch, count) if len(part)]
 
     @abstractmethod
     def step(self, batch: Rows) -> Outcome:

@@ -86,10 +86,16 @@ class CrossEntropy(Stage):
             )
         return whole
 
+    def parts(self, batch: Rows, count: int) -> list[Rows]:
+        """Divide a batch; references that share the features of their image stay together."""
+        groups = batch.reshape(-1, self._folded())
+        return [part.flatten() for part in super().parts(groups, count)]
+
     def read(self, batch: Rows) -> tuple[Features, CaptionBatch]:
         """Return the features of the references' images, and the references."""
         framed = frame(self.corpus.captions, batch, self.corpus.vocabulary)
-        return self.corpus.store.read(self._images[batch[:: self._folded()]]), framed
+        features = self.corpus.store.read(self._images[batch[:: self._folded()]])
+        return features, framed.to(features.cells.device)
 
     def _folded(self) -> int:
         """Return how many references that follow each other share the features of their image."""
@@ -116,7 +122,7 @@ class CrossEntropy(Stage):
             self.captioner,
             features,
             framed,
-            self.own_words(*framed.inputs.shape),
+            self.own_words(*framed.inputs.shape).to(framed.inputs.device),
             per,
             self.settings.get("label_smoothing", 0.0),
             self.settings.get("smoothing_mass") == "published",
@@ -124,4 +130,4 @@ class CrossEntropy(Stage):
         )
         measures = {"scheduled_sampling": self._own_words} if self._samples else {}
         weight = int(framed.valid.sum()) if per == "word" else len(batch)
-        return Outcome(loss, weight, measures)
+        return Outcome(loss, weight, measures, weight)

@@ -1,0 +1,144 @@
+"""A Slurm of one node in a folder: its own munge, its own ports, nothing of the system touched."""
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+PACKAGES = ("slurm-wlm", "munge")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
+SETTINGS = """\
+ClusterName=capscope
+SlurmctldHost={host}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={folder}/munge.socket
+SlurmctldPort={controller}
+SlurmdPort={daemon}
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/none
+GresTypes=gpu
+SlurmdParameters=config_overrides
+ReturnToService=2
+KillWait=2
+JobRequeue=1
+NodeName={host} CPUs=2 RealMemory=64000 Gres=gpu:1 State=UNKNOWN
+PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
+PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
+"""
+BINARIES = "/usr/local/sbin:/usr/sbin:/sbin"
+
+
+def install():
+    """Return None if Slurm is there, having installed it if need be; else why it is not."""
+    path = f"{os.environ['PATH']}:{BINARIES}"
+    missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
+    if not missing:
+        return None
+    if not shutil.which("apt-get") or os.geteuid() != 0:
+        return f"{', '.join(missing)} missing; {' and '.join(PACKAGES)} can be installed by root"
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "update"], ["apt-get", "install", "--yes", *PACKAGES]):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            return f"{' '.join(command)} fails: {done.stderr.strip().splitlines()[-1]}"
+    return None
+
+
+class OneNodeSlurm:
+    """Two processors, a pretended GPU, the partitions ``cpu`` and ``gpu``; no accounting."""
+
+    def __init__(self, folder):
+        self.folder, self.daemons = folder, []
+        self.environment = {
+            **os.environ,
+            "PATH": f"{os.environ['PATH']}:{BINARIES}",
+            "SLURM_CONF": str(folder / "slurm.conf"),
+        }
+
+    def __enter__(self):
+        for name in ("state", "spool"):
+            (self.folder / name).mkdir(parents=True)
+        self.folder.chmod(0o755)
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("", 0))
+            second.bind(("", 0))
+            ports = {"controller": first.getsockname()[1], "daemon": second.getsockname()[1]}
+        text = SETTINGS.format(
+            host=socket.gethostname(),
+            user=getpass.getuser(),
+            folder=self.folder,
+            **ports,
+        )
+        (self.folder / "slurm.conf").write_text(text)
+        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
+        try:
+            self._start(
+                "munged",
+                "--foreground",
+                "--force",
+                f"--socket={self.folder}/munge.socket",
+                f"--key-file={key}",
+                f"--pid-file={self.folder}/munged.pid",
+                f"--log-file={self.folder}/munged.log",
+                f"--seed-file={self.folder}/munged.seed",
+            )
+            self._until((self.folder / "munge.socket").exists, "munged does not answer")
+            self._start("slurmctld", "-D", "-c")
+            self._start("slurmd", "-D")
+            self._until(lambda: "idle" in self.run("sinfo", "--noheader"), "the node is not idle")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        for daemon in reversed(self.daemons):
+            daemon.send_signal(signal.SIGTERM)
+        for daemon in self.daemons:
+            try:
+                daemon.wait(20)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+
+    def run(self, *command):
+        """Run a command of Slurm and return what it prints."""
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        return done.stdout
+
+    def running(self):
+        """Return the ids of the running jobs by their comments: rule and wildcards."""
+        lines = self.run("squeue", "--noheader", "--states=R", "--format=%i|%k").splitlines()
+        return {comment: number for number, comment in (line.split("|", 1) for line in lines)}
+
+    def _start(self, *command):
+        log = (self.folder / f"{command[0]}.out").open("w")
+        self.daemons.append(subprocess.Popen(command, env=self.environment, stdout=log, stderr=log))
+
+    def _until(self, true, message, seconds=60):
+        end = time.monotonic() + seconds
+        while not true():
+            logs = [path.read_text("utf-8", "replace") for path in self.folder.glob("*.out")]
+            assert time.monotonic() < end, f"{message}\n" + "\n".join(logs)
+            time.sleep(0.2)
