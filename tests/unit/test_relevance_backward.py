@@ -13,6 +13,7 @@ from capscope.models import build
 from capscope.models.captioner import SumCaptioner
 from capscope.relevance import backward, operations
 from capscope.relevance.backward import word_relevance
+from capscope.relevance.functions import Passing
 from capscope.relevance.recursion import Trace
 from capscope.relevance.recursion_adaptive import adaptive_lrp
 from capscope.relevance.recursion_aoa import aoa_lrp
@@ -219,3 +220,19 @@ def test_single_precision_stays_near_double_precision(model: SumCaptioner) -> No
     exact = word_relevance(model, features, word_ids, LRP).features
     single = word_relevance(model.float(), Features(features.cells.float()), word_ids, LRP).features
     assert (single - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
+def test_rows_at_which_nothing_arrives_are_passed_over_for_every_word_of_a_batch():
+    torch.manual_seed(0)
+    weight, arrived = torch.randn(4, 3), torch.randn(5, 2, 6, 4)
+    arrived[:, :, 2] = 0
+    x = torch.randn(2, 6, 3, requires_grad=True)
+    z = Passing.apply(x, weight, None)
+    assert torch.equal(z, x @ weight.T)
+
+    def pull(one_word):
+        return torch.autograd.grad(z, x, one_word, retain_graph=True)[0]
+
+    torch.testing.assert_close(torch.vmap(pull)(arrived), arrived @ weight)
+    torch.testing.assert_close(pull(arrived[0]), arrived[0] @ weight)
+    assert not pull(torch.zeros(2, 6, 4)).any()

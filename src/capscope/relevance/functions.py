@@ -14,6 +14,48 @@ from torch import Tensor
 Function = Callable[[Tensor], Tensor]
 
 
+class Passing(torch.autograd.Function):
+    """F.linear whose backward passes over the rows at which no multiplier arrives.
+
+    In a decoder these are half of all: nothing arrives at the steps behind an explained word, and
+    in the last layer at no step but its own.
+    """
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return F.linear(x, weight, bias)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.weight = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
+        passed: Tensor = RowProduct.apply(gradients[0], ctx.weight)
+        return passed, None, None
+
+
+class RowProduct(torch.autograd.Function):
+    """Rows times a matrix, but for rows of zeros."""
+
+    @staticmethod
+    def forward(rows: Tensor, weight: Tensor) -> Tensor:
+        flat = rows.flatten(0, -2)
+        some = flat.any(1)
+        found = flat.new_zeros(len(flat), weight.shape[1])
+        found[some] = flat[some] @ weight
+        return found.view(*rows.shape[:-1], -1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        return
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *inputs: Tensor) -> tuple[Tensor, int]:
+        rows, weight = inputs
+        return RowProduct.forward(rows.movedim(in_dims[0] or 0, 0), weight), 0
+
+
 class Carried(torch.autograd.Function):
     """F.linear whose backward goes through a part of the rows of the weight only."""
 
@@ -81,19 +123,22 @@ class Guided(torch.autograd.Function):
 
 
 class Standardised(torch.autograd.Function):
-    """Layer normalisation whose backward takes the deviation as a constant."""
+    """Layer normalisation whose backward takes the deviation as a constant.
+
+    `share` says, of the result, how much a stabiliser lets pass, so that backward scales once.
+    """
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, epsilon: float, share: Function) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], weight, bias, epsilon)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, epsilon = inputs
+        x, weight, _, epsilon, share = inputs
         deviation = (x.var(-1, correction=0, keepdim=True) + epsilon).sqrt()
-        ctx.ratio = weight / deviation
+        ctx.ratio = share(output) * weight / deviation
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None, None]:
         scaled = gradients[0] * ctx.ratio
-        return scaled - scaled.mean(-1, keepdim=True), None, None, None
+        return scaled - scaled.mean(-1, keepdim=True), None, None, None, None

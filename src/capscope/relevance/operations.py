@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,7 @@ from capscope.relevance.functions import (
     Carried,
     Function,
     Guided,
+    Passing,
     RectifiedSum,
     Standardised,
 )
@@ -129,6 +131,9 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gates: int = 0
     if x is record.cells and record.amount is not None:
         z = F.linear(x.detach(), weight, bias)
         return z + record.amount * (z if bias is None else z - bias)
+    if record.borders and x.requires_grad:
+        passing: Tensor = Passing.apply(x, weight, bias)
+        return passing
     return F.linear(x, weight, bias)
 
 
@@ -184,8 +189,10 @@ def normalise(layer: nn.LayerNorm, x: Tensor) -> Tensor:
     if record is None or record.rules.normalisation == "derivative":
         normalised: Tensor = layer(x)
         return normalised
-    y = Standardised.apply(x, layer.weight.detach(), layer.bias.detach(), layer.eps)
-    return stabilise(y, "normalisation")
+    share = partial(weighting_ratio, kind="normalisation", rules=record.rules)
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    standardised: Tensor = Standardised.apply(x, weight, bias, layer.eps, share)
+    return standardised
 
 
 def root_mean_square(scale: Tensor, x: Tensor, epsilon: float) -> Tensor:
