@@ -87,17 +87,3 @@ def test_operations_are_those_that_the_original_counts(mode: str) -> None:
         model.readout(model.hidden(features, torch.randint(4, words, (1, 10))).values)
     by_operator = listed["fvcore_by_operator"]
     assert counter.get_total_flops() == 2 * (by_operator["linear"] + by_operator["matmul"])
-
-
-def test_the_rates_of_the_executed_training_are_those_of_the_schedule() -> None:
-    """Epochs of cross-entropy; those of SCST have one rate (docs/captioners.md)."""
-    path = FOLDER / "train_trace.json"
-    if not path.exists():
-        pytest.skip(f"fixture {path} is not here (CAPSCOPE_GOLDEN names another folder)")
-    for trace in json.loads(path.read_text("utf-8")).values():
-        epochs = [entry for entry in trace["epochs"] if entry["phase"] == "XE"]
-        schedule = Schedule("difnet", 1e-4, len(epochs), len(epochs))
-        found = [schedule.at(epoch) for epoch in range(len(epochs))]
-        assert found == pytest.approx([entry["lr"] for entry in epochs], rel=1e-12)
-        later = [entry["lr"] for entry in trace["epochs"] if entry["phase"] == "RL"]
-        assert len(set(later)) <= 1

@@ -34,8 +34,9 @@ class Recipe:
     """What the parameters of all stages have in common; the rest is the stage's own.
 
     An epoch ends with a validation. It is a pass over the training data, or ``epoch_steps`` steps.
-    Each ``log_every``-th step is noted in the history. What has a default here may be left out of
-    the parameters.
+    Each ``log_every``-th step is noted in the history. Of epochs with the same score the ``first``
+    is the best, or the ``last`` (``ties``). What has a default here may be left out of the
+    parameters.
     """
 
     epochs: int
@@ -60,6 +61,7 @@ class Recipe:
     clip_norm: float | None = None
     limit: int | None = None
     log_every: int = 15
+    ties: str = "first"
 
     @classmethod
     def split(cls, section: Mapping[str, Any]) -> tuple[Recipe, dict[str, Any]]:
@@ -260,7 +262,7 @@ class Trainer:
         progress.last_score = scores["cider"]
         progress.schedule.observe(scores["cider"])
         progress.waited += 1
-        if progress.best_score is None or scores["cider"] > progress.best_score:
+        if self._is_best(scores["cider"]):
             progress.best_score, progress.best_epoch = scores["cider"], progress.epoch
             progress.waited = 0
             if self.team.leads:
@@ -269,6 +271,10 @@ class Trainer:
         if self.team.leads:
             discard_older(self.state_folder, progress.best_epoch or 0)
         return rows
+
+    def _is_best(self, score: float) -> bool:
+        best = self.progress.best_score
+        return best is None or score > best or (self.recipe.ties == "last" and score == best)
 
     def _save(self) -> None:
         if self.team.leads:
