@@ -39,15 +39,15 @@ def published_tables(results: Results) -> list[Table]:
 def _ours(results: Results) -> dict[tuple[str, ...], float]:
     """Return our mean over seeds by dataset, system, stage and metric."""
     test = results.captions.query("system != 'human' and split == 'test'")
-    found = test.groupby(list(KEYS), as_index=False)["value"].mean().to_dict("records")
-    means = {tuple(str(row[name]) for name in KEYS): float(row["value"]) for row in found}
+    means = test.groupby(list(KEYS))["value"].mean().reset_index().to_dict("records")
+    found = {tuple(str(row[name]) for name in KEYS): float(row["value"]) for row in means}
     best: dict[tuple[str, ...], list[float]] = {}
     for run in results.runs:
         value = run.info.get("validation_cider")
         if value is not None:
             key = (results.dataset, run.system, run.stage, "validation CIDEr")
             best.setdefault(key, []).append(float(value))
-    return means | {key: sum(values) / len(values) for key, values in best.items()}
+    return found | {key: sum(values) / len(values) for key, values in best.items()}
 
 
 def _line(row: dict[Any, Any], ours: dict[tuple[str, ...], float]) -> dict[str, str]:
