@@ -29,6 +29,7 @@ from capscope.params import Params, merge
 from capscope.relevance import operations as ops
 from capscope.relevance.backward import word_relevance
 from capscope.relevance.rules import GRADIENT, LRP
+from capscope.report.explanations import SHOWN, Shown
 from capscope.training.run import train_run
 
 GUIDES = Path(__file__).parents[2] / "docs" / "how-to"
@@ -136,6 +137,7 @@ def test_the_explainer_of_the_guide_explains_and_the_benchmark_measures(
         capscope.benchmarks.BENCHMARKS,
         Benchmark=capscope.benchmarks.Benchmark,
     )
+    assert newcomer.add_line("add-a-benchmark", SHOWN, 2, Shown=Shown) == benchmark
     newcomer.add_name(explainer, "explanations", "properties", "explainers", "items")
     newcomer.add_name(benchmark, "benchmarks", "properties", "measures", "items")
     params = merge(tiny_params(), overlay("add-an-explainer"))

@@ -146,10 +146,9 @@ def test_a_checkpoint_is_imported_scored_and_explained(
     invoke("decode", *shared, "--split", "test", "--out", captions)
     found = json.loads(captions.read_text())
     assert len(found) == 3
-    references = [{"image_id": one["image_id"], "caption": "a cat"} for one in found]
-    (tmp_path / "references.json").write_text(json.dumps({"annotations": references}))
-    scored = ["--references", tmp_path / "references.json", "--candidates", captions]
-    table = invoke("evaluate", *scored, "--tokenizer", "python", "--no-meteor", "--format", "csv")
+    scored = ["--params", folder / "params.yaml", "--data", data, "--run", run]
+    plain = ["--tokenizer", "python", "--no-meteor", "--format", "csv"]
+    table = invoke("evaluate", *scored, *plain, "--out", run / "scores")
     assert "CIDEr" in table
     if any(one["caption"] for one in found):
         explained = ["--split", "test", "--explainer", "lrp", "--out", run / "relevance"]
