@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -129,6 +130,14 @@ def difnet(
 @click.option(
     "--max-length", type=click.IntRange(1), default=16, show_default=True, help="Words; cut off."
 )
+@click.option("--ngrams", type=FILE, help="JSON with document frequencies of n-grams to write.")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test", "all"]),
+    default="train",
+    show_default=True,
+    help="The images that n-grams are counted in; train includes restval.",
+)
 def labels(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
@@ -137,12 +146,42 @@ def labels(
     labels: Path,
     threshold: int,
     max_length: int,
+    ngrams: Path | None,
+    split: str,
 ) -> None:
     """Export references as the label files of self-critical captioning programs."""
     from capscope.data.annotations import open_dataset
     from capscope.data.labels import published_labels, write_labels
+    from capscope.metrics.label_frequencies import label_frequencies, write_label_frequencies
     from capscope.params import load_params
 
     dataset = open_dataset(data_dir, load_params(params_files, assignments))
     content = published_labels(dataset.images, threshold, max_length)
     write_labels(words, labels, content)
+    if ngrams is not None:
+        images = dataset.images if split == "all" else dataset.split(split)
+        write_label_frequencies(ngrams, label_frequencies(images, content.vocabulary))
+
+
+@command.command("features")
+@click.option("--features", "store_dir", type=FOLDER, required=True, help="A feature store.")
+@click.option("--out", type=FOLDER, required=True, help="Gets the folders att, fc, box, ...")
+@click.option(
+    "--grid",
+    type=click.IntRange(1),
+    default=12,
+    show_default=True,
+    help="Rows and columns that boxes are spread over.",
+)
+@click.option(
+    "--grid-mode",
+    type=click.Choice(["box", "cell"]),
+    default="box",
+    show_default=True,
+    help="Shares of the box, or covered shares of each cell.",
+)
+def features(store_dir: Path, out: Path, grid: int, grid_mode: Literal["box", "cell"]) -> None:
+    """Export features as folders with a file an image, for self-critical captioning programs."""
+    from capscope.features.folders import write_folders
+
+    write_folders(store_dir, out, grid=grid, mode=grid_mode)
