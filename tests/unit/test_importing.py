@@ -169,12 +169,19 @@ DAMAGE: dict[str, tuple[Callable[[], str], str]] = {
     "no base64": (lambda: six_columns(40, drawn(1)).replace("A", "!"), "not valid base64"),
     "count": (lambda: six_columns(40, drawn(1)).replace("\t5\t", "\t6\t"), "cut or mixed up"),
     "no count": (lambda: six_columns(40, drawn(1)).replace("\t5\t", "\tx\t"), "no whole number"),
-    "zero": (lambda: six_columns(40, drawn(1)).replace("\t5\t", "\t0\t"), "cut or mixed up"),
+    "zero": (
+        lambda: six_columns(40, drawn(1)).replace("\t5\t", "\t0\t"),
+        "no region of this image",
+    ),
     "nan": (with_value("cells", np.nan), "infinite or not a number"),
     "inf": (with_value("cells", np.inf), "infinite or not a number"),
     "nan box": (with_value("boxes", np.nan), "boxes are infinite"),
     "inside out": (changed(boxes=drawn(1).boxes[:, [2, 3, 0, 1]]), "not x0, y0, x1, y1"),
     "outside": (changed(boxes=drawn(1).boxes + np.float32(9)), "leave the image"),
+    "no area": (
+        changed(boxes=drawn(1).boxes[:, [0, 1, 0, 3]]),
+        r"5 of 5 boxes have no area \(places 0, 1, 2, 3, 4, from 0\)",
+    ),
     "dimension": (changed(cells=drawn(1, dim=7).cells), r"features \(7,\), those of the first"),
 }
 

@@ -19,6 +19,7 @@ from capscope.features.geometry import relative_boxes
 from capscope.features.importing.hdf5_worker import Array
 from capscope.features.regions import Regions
 
+NO_REGION = "no region of this image, and captioners need one"
 BEYOND = 1.0
 """Pixels by which a box may leave its image; more is an error, less is clipped."""
 
@@ -121,9 +122,12 @@ def checked_regions(
     ------
     DamagedFeaturesError
         Naming `where`: shapes that do not fit, values that are not finite, boxes that lie outside
-        of the image (by more than a pixel) or are turned inside out, ids below zero.
+        of the image (by more than a pixel), are turned inside out or have no area in it, ids below
+        zero, no region at all.
     """
     count = len(cells)
+    if not count:
+        raise DamagedFeaturesError(f"{where}: {NO_REGION}")
     if boxes.shape != (count, 4):
         raise DamagedFeaturesError(f"{where}: {count} features, boxes of shape {boxes.shape}")
     known = {name: array for name, array in details.items() if array is not None}
@@ -145,9 +149,16 @@ def checked_regions(
         )
     if (boxes[:, 2:] < boxes[:, :2]).any():
         raise DamagedFeaturesError(f"{where}: boxes are not x0, y0, x1, y1")
+    relative = relative_boxes(torch.from_numpy(np.array(boxes, np.float64)), width, height).float()
+    empty = (relative[:, 2:] <= relative[:, :2]).any(1).nonzero()[:, 0].tolist()
+    if empty:
+        named = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        raise DamagedFeaturesError(
+            f"{where}: {len(empty)} of {count} boxes have no area (places {named}, from 0)"
+        )
     return Regions(
         checked_cells(cells, where),
-        relative_boxes(torch.from_numpy(np.array(boxes, np.float64)), width, height).float(),
+        relative,
         size,
         **{name: torch.from_numpy(np.array(array)) for name, array in known.items()},
     )

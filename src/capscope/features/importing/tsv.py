@@ -23,6 +23,7 @@ from capscope.data.annotations import Image
 from capscope.errors import CapscopeError
 from capscope.features.importing.hdf5_worker import LARGEST, Array
 from capscope.features.importing.sources import (
+    NO_REGION,
     DamagedFeaturesError,
     Entry,
     checked_regions,
@@ -112,6 +113,8 @@ class TsvSource:
         sides = [_whole(text, entry.where) for text in columns[1:3]]
         width, height = sides if len(columns) == 6 else reversed(sides)
         count = _whole(count_text, entry.where)
+        if not count:
+            raise DamagedFeaturesError(f"{entry.where}: {NO_REGION}")
         boxes = _decode(boxes_text, "<f4", count, "boxes", entry.where)
         cells = _decode(cells_text, "<f4", count, "features", entry.where)
         known = {
@@ -145,7 +148,7 @@ def _decode(text: bytes, kind: str, count: int, name: str, where: str) -> Array:
     except binascii.Error as error:
         raise DamagedFeaturesError(f"{where}: {name} are not valid base64: {error}") from error
     size = np.dtype(kind).itemsize
-    if not count or not data or len(data) % (count * size) or len(data) > LARGEST * size:
+    if not data or len(data) % (count * size) or len(data) > LARGEST * size:
         raise DamagedFeaturesError(
             f"{where}: {name} of {len(data)} bytes for {count} boxes; the line is cut or mixed up"
         )
