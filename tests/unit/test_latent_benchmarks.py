@@ -20,8 +20,7 @@ from capscope.benchmarks.latent_published import (
     compare_rank,
     rank_score,
 )
-from capscope.benchmarks.measurement import ImageSums, Key, Measurement
-from capscope.benchmarks.paired import comparisons, holm, paired_differences
+from capscope.benchmarks.measurement import Measurement
 from capscope.errors import CapscopeError
 from capscope.explain.words import scene_words
 
@@ -80,12 +79,11 @@ def test_all_features_gone_make_every_explainer_equal(context: Context) -> None:
         "search": True,
         "beam": 2,
     }
-    rows = by_name(measure_latent_ablation(context, scene_words, settings, resamples=5, seed=1))
+    with pytest.warns(UserWarning, match=f"enough .* for (vf_{count + 1}_min|ob_1_min)"):
+        rows = by_name(measure_latent_ablation(context, scene_words, settings, resamples=5, seed=1))
     assert {measure.split()[-1] for _, measure in rows} == {f"vf_{count}_max"}
     drops = {rows[name, f"drop vf_{count}_max"].value for name in ("lrp", "attention", "random")}
     assert len(drops) == 1
-    assert rows["lrp - random", f"difference of drop vf_{count}_max"].value == 0
-    assert rows["lrp - random", f"p of drop vf_{count}_max"].value == 1
     assert 0 <= rows["lrp", f"missing vf_{count}_max"].value <= 1
 
 
@@ -159,49 +157,6 @@ def test_more_features_or_objects_than_an_image_has_are_left_out() -> None:
     assert AblationType.parse("ob_2_min").positions(order[1:], classes) == [0, 2, 1]
     assert AblationType.parse("ob_3_min").positions(order[1:], classes) is None
     assert AblationType.parse("ob_1_min").positions(order, classes) is None  # padding first
-
-
-def sums(values: dict[int, list[float]]) -> dict[int, ImageSums]:
-    return {
-        image: ImageSums(sum(words), float(len(words)), len(words))
-        for image, words in values.items()
-    }
-
-
-def test_paired_differences_over_images() -> None:
-    key = Key("a - b", "grid", "noun", "test", "drop")
-    first = sums({n: [1.0 + n, 2.0] for n in range(8)})
-    second = sums({n: [0.5, 1.0 + n / 10] for n in range(8)})
-    difference, p = paired_differences(key, first, second, 200, 1)
-    expected = np.mean([np.mean([1.0 + n - 0.5, 1.0 - n / 10]) for n in range(8)])
-    assert difference.value == pytest.approx(expected)
-    assert difference.low <= difference.value <= difference.high
-    assert difference.n == 16
-    assert p.measure == "p of drop"
-    assert p.value == pytest.approx(2 / 2**8)  # all eight differences have one sign
-    assert paired_differences(key, first, {}, 200, 1) == []
-
-
-def test_holm_corrects_as_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.5]) == pytest.approx([0.04, 0.09, 0.09, 0.5])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_every_pair_of_explainers_is_compared_and_corrected_for_their_number() -> None:
-    rows = []
-    for name, shift in (("a", 0.0), ("b", 1.0), ("c", 1.1)):
-        images = sums({n: [n / 7 + shift * (n + 1)] for n in range(9)})
-        rows += [
-            Measurement(name, "grid", "noun", "test", measure, 0.0, 0.0, 0.0, 9, images)
-            for measure in ("drop x", "other")
-        ]
-    found = by_name(comparisons(rows, lambda measure: measure == "drop x", 50, 1))
-    assert {pair for pair, _ in found} == {"a - b", "a - c", "b - c"}
-    for pair in ("a - b", "a - c", "b - c"):
-        assert found[pair, "difference of drop x"].value < 0
-        p = found[pair, "p of drop x"].value
-        assert found[pair, "Holm's p of drop x"].value == pytest.approx(3 * p)
 
 
 def test_ablation_works_on_a_folder_of_nothing_to_ablate(tmp_path: Path) -> None:

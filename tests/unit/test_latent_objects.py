@@ -95,4 +95,3 @@ def test_choice_is_how_often_a_named_object_gets_the_most(tmp_path: Path) -> Non
     assert own.n == len(hits) > 0
     assert own.value == pytest.approx(sum(hits) / len(hits))
     assert 0 <= found["lrp", "noun", "share mask"].value <= 1
-    assert found["lrp - attention", "noun", "p of choice mask"].value <= 1

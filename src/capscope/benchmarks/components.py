@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from capscope.benchmarks.context import Context
 from capscope.benchmarks.measurement import ImageSums, Key, Measurement, percentiles, resampled
-from capscope.benchmarks.paired import comparisons
 from capscope.decoding.captions import caption_split
 from capscope.errors import CapscopeError
 from capscope.explain.latent.components import (
@@ -37,7 +36,8 @@ from capscope.params import expand_path
 
 INTACT = "captioner"
 """Explainer of the rows without noise."""
-COMPARED = ("CIDEr", "same CIDEr")
+MEANS = ("CIDEr", "same CIDEr")
+"""Scores that are means over images, which paired tests can compare."""
 
 
 def benchmark(context: Context) -> list[Measurement]:
@@ -66,7 +66,7 @@ def measure_components(
         ``explainer`` is the component, or ``captioner`` without noise. ``CIDEr sigma 1``: against
         the references; ``same CIDEr sigma 1``: against the caption without noise. So are BLEU-1 to
         BLEU-4, METEOR and ROUGE-L; ``changed sigma 1``: share of captions
-        that are not the same. Rows ``a - b`` compare components by CIDEr.
+        that are not the same.
     """
     subject = context.subject
     components = components_of(subject.captioner, settings["components"])
@@ -90,8 +90,7 @@ def measure_components(
                 rows += _rows(own, scorers.references(found), label, ids, resamples, seed)
                 same = scorers.same(found, intact)
                 rows += _rows(own, same, label, ids, resamples, seed)
-    wanted = tuple(f"{name} sigma" for name in COMPARED)
-    return [*rows, *comparisons(rows, lambda name: name.startswith(wanted), resamples, seed)]
+    return rows
 
 
 def _captions(context: Context, captioner: Captioner, ids: Sequence[int]) -> list[str]:
@@ -174,7 +173,7 @@ def _rows(
     for name, measure in measures.items():
         low, high = percentiles(measure.formula(drawn @ measure.sums))
         images = None
-        if name in COMPARED:
+        if name in MEANS:
             images = {
                 image_id: ImageSums(float(value), 1.0, 1)
                 for image_id, value in zip(ids, measure.per_image, strict=True)

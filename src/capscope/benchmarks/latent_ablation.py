@@ -10,6 +10,7 @@ of `capscope.benchmarks.latent_published`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -23,7 +24,6 @@ from capscope.benchmarks.depiction import WordReader, word_reader
 from capscope.benchmarks.ground_truth import maps_of
 from capscope.benchmarks.latent_published import AblationType
 from capscope.benchmarks.measurement import Key, Measurement, Scores
-from capscope.benchmarks.paired import comparisons
 from capscope.explain.latent.perturbed import Perturbed
 from capscope.explain.latent.replacement import (
     SIGMA,
@@ -80,10 +80,10 @@ def measure_latent_ablation(
     list of Measurement
         ``drop vf_3_min``: mean log-probability that the word loses at its place; ``drops ...``:
         share of words that lose any; ``missing ...``: share that a search under ablation does not
-        say. Rows ``a - b`` compare explainers on the same words, see `comparisons`.
+        say.
     """
     types = [AblationType.parse(text) for text in settings["types"]]
-    scores = Scores()
+    scores, seen = Scores(), set()
     bounds = None
     for caption in explained_captions(context.stores, "latent ablation", settings["images"]):
         words = [context.subject.vocabulary.words[word_id] for word_id in caption.word_ids]
@@ -99,13 +99,19 @@ def measure_latent_ablation(
             latent, cells = (_stand_in(magnitude, *pair, seed) for pair in bounds)
             perturbed = Perturbed(context.subject.captioner, own, latent, cells)
             found = _figures(context, caption, perturbed, alike, settings)
+            seen |= {case.kind for case in alike}
             for case, figures in zip(alike, found, strict=True):
                 key = partial(Key, case.explainer, "grid", "noun", caption.split)
                 for name, value in figures.items():
                     scores.add(key(f"{name} {case.kind}"), caption.image_id, value)
-    rows = scores.measurements(resamples, seed)
-    compared = comparisons(rows, lambda measure: measure.startswith("drop "), resamples, seed)
-    return [*rows, *compared]
+    for kind in types:
+        if bounds is not None and kind not in seen:
+            warnings.warn(
+                f"latent_ablation: no image has enough visual features or objects for {kind}, "
+                "which is left out",
+                stacklevel=2,
+            )
+    return scores.measurements(resamples, seed)
 
 
 def _bounds(context: Context, images: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

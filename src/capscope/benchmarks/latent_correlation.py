@@ -24,12 +24,9 @@ from capscope.benchmarks.depiction import (
 )
 from capscope.benchmarks.ground_truth import CONTROLS, Case, maps_of
 from capscope.benchmarks.measurement import Key, Measurement, Scores
-from capscope.benchmarks.paired import comparisons
 from capscope.benchmarks.places import present
 from capscope.explain.store import StoredRelevance
 from capscope.features.regions import Regions
-
-COMPARED = ("spearman truth", "spearman detector", "score")
 
 
 def benchmark(context: Context) -> list[Measurement]:
@@ -48,7 +45,7 @@ def measure_latent_correlation(context: Context, *, resamples: int, seed: int) -
         masks tell. ``spearman detector``, ``kendall detector``: with the confidence of regions.
         ``score``, ``distance``: as published, of nouns whose class was detected; features that tie
         take their middle rank, and 1 / (1 + distance) is the score. ``detected``: share of nouns
-        that have both. Rows ``a - b`` compare explainers, see `comparisons`.
+        that have both.
     """
     scores, stores = Scores(), context.stores
     depictions: dict[int, Depiction] = {}
@@ -81,8 +78,7 @@ def measure_latent_correlation(context: Context, *, resamples: int, seed: int) -
                     found += _detected(relevance, regions, noun.about, names)
                 for measure, value in found:
                     scores.add(key(measure), caption.image_id, value)
-    rows = scores.measurements(resamples, seed)
-    return [*rows, *comparisons(rows, COMPARED.__contains__, resamples, seed)]
+    return scores.measurements(resamples, seed)
 
 
 def _covered(case: Case, stored: StoredRelevance) -> dict[int, Tensor]:

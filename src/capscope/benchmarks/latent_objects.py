@@ -24,7 +24,6 @@ from capscope.benchmarks.depiction import (
 )
 from capscope.benchmarks.ground_truth import maps_of
 from capscope.benchmarks.measurement import Key, Measurement, Scores
-from capscope.benchmarks.paired import comparisons
 from capscope.benchmarks.places import masks_on
 from capscope.errors import CapscopeError
 from capscope.explain.latent.objects import by_mask, grouped
@@ -174,7 +173,7 @@ def measure_latent_objects(
         Of nouns that name some of the image's objects, but not all; and of whole captions (kind of
         word ``caption``), whose objects are those that any noun names. ``choice class``: a named
         object gets the most relevance, ties count in part. ``share class``: share of the positive
-        relevance of all objects that named ones get. Rows ``a - b`` compare explainers.
+        relevance of all objects that named ones get.
     """
     finder, scores = Finder(context, settings), Scores()
     for caption in explained_captions(context.stores, "objects", settings["images"]):
@@ -188,9 +187,7 @@ def measure_latent_objects(
                 for kind, measure, value in found:
                     key = partial(Key, name, "grid", kind, caption.split)
                     scores.add(key(f"{measure} {objects.by}"), caption.image_id, value)
-    rows = scores.measurements(resamples, seed)
-    compared = comparisons(rows, lambda measure: measure.startswith("choice"), resamples, seed)
-    return [*rows, *compared]
+    return scores.measurements(resamples, seed)
 
 
 class _Case(NamedTuple):

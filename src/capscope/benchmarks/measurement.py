@@ -6,6 +6,7 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -27,14 +28,15 @@ PAIRED = {
     "removal": {("pixels", "noun", "agreement")},
     "deletion": {("grid", "noun", "deletion"), ("grid", "noun", "insertion")},
     "ablation": {("words", "object word", "drop"), ("pixels", "object word", "disappeared")},
-    "latent_ablation": {("grid", "noun", "drop vf_3_min")},
-    "latent_correlation": {("grid", "noun", "spearman truth")},
-    "latent_objects": {("grid", "noun", "choice mask")},
+    "latent_ablation": {("grid", "noun", "drop *"), ("grid", "noun", "missing *")},
+    "latent_correlation": {("grid", "noun", name) for name in ("spearman *", "score")},
+    "latent_objects": {("grid", kind, "choice *") for kind in ("noun", "caption")},
+    "components": {("grid", "caption", name) for name in ("CIDEr sigma *", "same CIDEr sigma *")},
     "randomisation": {("grid", "noun", "random weights"), ("grid", "noun", "another noun")},
     "contribution": {("grid", "all", "vision")},
     "conservation": {("grid", "all", "error")},
 }
-"""Of each benchmark, what is kept image by image: resolution, kind of word, measure."""
+"""Of each benchmark, what is kept image by image: resolution, kind of word, measures (pattern)."""
 
 
 class ImageSums(NamedTuple):
@@ -133,7 +135,11 @@ def write_sums(path: Path, benchmark: str, rows: Iterable[Measurement]) -> None:
         (
             (*row[: len(Key._fields)], image_id, sums.part, sums.whole)
             for row in rows
-            if row.images and (row.resolution, row.word_kind, row.measure) in wanted
+            if row.images
+            and any(
+                [row.resolution, row.word_kind] == place and fnmatchcase(row.measure, pattern)
+                for *place, pattern in wanted
+            )
             for image_id, sums in row.images.items()
         ),
     )
