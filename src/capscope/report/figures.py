@@ -58,7 +58,7 @@ def training_curves(run: RunResults) -> Figure | None:
         axes.set_title(title, fontsize=10, color=INK)
         axes.set_xlabel("step", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        _plain(axes)
+        plain(axes)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
     return figure
 
@@ -101,11 +101,12 @@ def explainer_bars(results: Results, run: RunResults) -> Figure | None:
             axes.invert_yaxis()
             axes.set_xlim(0, 1)
             axes.set_title(f"{kind}: {measure} ({resolution}, {split})", fontsize=9, color=INK)
-            _plain(axes)
+            plain(axes)
     return figure
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """Draw axes without a frame, on a faint grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, colors=INK)
     axes.grid(axis="both", color="#e5e7eb", linewidth=0.6)

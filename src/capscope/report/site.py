@@ -15,6 +15,7 @@ from tqdm import tqdm
 from capscope.data.annotations import open_dataset
 from capscope.files import atomic_path, read_json, read_manifest, write_text
 from capscope.report.answers import answer_tables, answers
+from capscope.report.contributions import contribution_figure
 from capscope.report.evidence import Evidence
 from capscope.report.figures import explainer_bars, save_figure, training_curves
 from capscope.report.gallery import Gallery, entry
@@ -257,6 +258,7 @@ def _pictures(results: Results, run: RunResults, folder: Path) -> Iterator[Pictu
     drawn = {
         "training": ("Training", training_curves(run)),
         "explainers": ("What explainers find", explainer_bars(results, run)),
+        "contributions": ("Where words come from", contribution_figure(results, run)),
     }
     for name, (title, figure) in drawn.items():
         if figure is not None:
