@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,11 +21,13 @@ def parameter_page() -> str:
     given = yaml.safe_load((SOURCE.parents[1] / "params.yaml").read_text("utf-8"))
     lines = ["Parameters", "==========", "", INTRODUCTION]
     for section, rule in schema()["properties"].items():
-        lines += [section, "-" * len(section), "", rule.get("description", ""), ""]
+        lines += [section, "-" * len(section), "", _plain(rule.get("description", "")), ""]
         lines += [".. list-table::", "   :header-rows: 1", "   :widths: 30 15 15 40", ""]
         lines += _row("key", "value", "default", "")
         for key, leaf, default in _leaves(rule, given.get(section), section):
-            lines += _row(f"``{key}``", _allowed(leaf), default, leaf.get("description", ""))
+            lines += _row(
+                f"``{key}``", _allowed(leaf), default, _plain(leaf.get("description", ""))
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -57,6 +60,11 @@ def _allowed(rule: Mapping[str, Any]) -> str:
     limits = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
     found = [f"{sign} {rule[name]}" for name, sign in limits.items() if name in rule]
     return f"{text} {', '.join(found)}".strip()
+
+
+def _plain(text: str) -> str:
+    """Return text that reStructuredText leaves as it is, but for code in backticks."""
+    return re.sub(r"([\\*_|])", r"\\\1", text)
 
 
 def _row(*cells: str) -> list[str]:
