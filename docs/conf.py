@@ -21,10 +21,7 @@ extensions = [
     "mathml",
 ]
 exclude_patterns = ["extensions"]
-suppress_warnings = [
-    "ref.python",  # classes of one name in two rooms: no link, as in the text
-    "toc.empty_glob",
-]
+suppress_warnings = ["ref.python"]  # classes of one name in two rooms: no link, as in the text
 
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
