@@ -176,7 +176,7 @@ def do_attention_weights_explain(evidence: Evidence) -> Answer:
         )
     if 2 * above <= count:
         verdict = "no better than controls"
-    elif 2 * below > count:
+    elif 2 * below >= count:
         verdict = "in part"
     else:
         verdict = "yes, as far as measured"
