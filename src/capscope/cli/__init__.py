@@ -33,6 +33,7 @@ COMMANDS = {
     "benchmark": "Measure how good explanations are.",
     "latent": "Explain and evaluate in latent space as a published program does.",
     "report": "Collect the results into tables and one self-contained page.",
+    "methods": "Lay methods x measures x data sets out in one table.",
     "import": "Turn an original checkpoint into a run.",
     "export": "Write a run or a data set in an original layout.",
 }

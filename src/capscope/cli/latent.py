@@ -61,10 +61,19 @@ MODELS = ("lrp", "lime1", "lime2", "lime3", "lime4", "lime5", "lime_5obj", "lime
 @click.option("--images", type=click.IntRange(1), help="Only the first images of the split.")
 @click.option("--seed", default=1, show_default=True, help="Of masks, noise and random.")
 @click.option("--parity", is_flag=True, help="As published, errors included.")
-@click.option("-j", "--workers", type=int, hidden=True, expose_value=False)
-@click.option("--embed-dim", "--embed_dim", type=int, hidden=True, expose_value=False)
-@click.option("--hidden-dim", "--hidden_dim", type=int, hidden=True, expose_value=False)
-@click.option("--encoder", hidden=True, expose_value=False)
+@click.option("-j", "--workers", type=int, hidden=True, expose_value=False, help="Changes nothing.")
+@click.option(
+    "--embed-dim", "--embed_dim", type=int, hidden=True, expose_value=False, help="Changes nothing."
+)
+@click.option(
+    "--hidden-dim",
+    "--hidden_dim",
+    type=int,
+    hidden=True,
+    expose_value=False,
+    help="Changes nothing.",
+)
+@click.option("--encoder", hidden=True, expose_value=False, help="Changes nothing.")
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
