@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from capscope.decoding.methods import search_images
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models import build, configure
-from capscope.models.captioner import select_rows
+from capscope.models.captioner import Hidden, select_rows
 from capscope.models.recurrent import AttentionLSTM, ImageFirst, Recurrent
 from capscope.relevance.backward import word_relevance
 from capscope.relevance.recursion_recurrent import recurrent_lrp
@@ -175,6 +177,26 @@ def test_all_parameters_learn(model: Recurrent) -> None:
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("kind", ["lstm, mean", "attention_lstm"])
+def test_a_faster_teacher_forced_pass_has_the_gradients_of_single_steps(
+    kind: str, padded: bool
+) -> None:
+    model = captioner(kind)
+    features, word_ids = batch(padded=padded)
+
+    def gradients(hidden: Callable[..., Hidden]) -> tuple[Tensor, ...]:
+        found = hidden(features, word_ids)
+        loss = model.readout(found.values).square().sum()
+        if found.attention is not None:
+            loss = loss + found.attention.square().sum()
+        return torch.autograd.grad(loss, list(model.parameters()))
+
+    expected = gradients(partial(Recurrent.hidden, model))
+    for ours, theirs in zip(gradients(model.hidden), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_new_weights_are_drawn_as_published() -> None:

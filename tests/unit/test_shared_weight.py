@@ -31,6 +31,16 @@ def test_gradients_are_those_of_autograd():
         torch.testing.assert_close(ours, theirs)
 
 
+def test_each_image_may_have_a_matrix_of_its_own():
+    torch.manual_seed(0)
+    weight = torch.randn(3, 4, 4, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(3, 2, 4, dtype=torch.float64, requires_grad=True)
+    expected = torch.autograd.grad(steps(lambda x: x @ weight.mT, x), [weight, x])
+    found = torch.autograd.grad(steps(SharedWeight(weight), x), [weight, x])
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_a_graph_can_go_back_twice():
     weight = torch.randn(4, 4, requires_grad=True)
     loss = steps(SharedWeight(weight), torch.randn(2, 4))

@@ -16,8 +16,10 @@ from torch.nn import functional
 from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner, Hidden, Memory, State, Step
-from capscope.models.layers.multi_head import attention_weights
+from capscope.models.layers.multi_head import attention_weights, masked_softmax
+from capscope.models.layers.product import product
 from capscope.models.layers.recurrent import RNN, SingleBiasLSTM, WordEmbedding
+from capscope.models.layers.shared_weight import SharedWeight
 from capscope.relevance import operations as ops
 
 WORD, CONTEXT = range(2)  # inputs of the cells
@@ -76,8 +78,15 @@ class Recurrent(Captioner):
     def readout(self, hidden: Tensor, ids: Tensor | None = None) -> Tensor:
         """Return logits, or only those of `ids`."""
         if ids is None:
-            return ops.linear(self.words, hidden)
+            return linear(self.words, hidden)
         return ops.selected_linear(self.words, hidden, ids)
+
+
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """Apply a linear layer; without relevance, by the faster product."""
+    if ops.in_relevance_mode():
+        return ops.linear(layer, x)
+    return product(x, layer.weight, layer.bias)
 
 
 class ImageFirst(Recurrent):
@@ -133,7 +142,7 @@ class ImageFirst(Recurrent):
             )
         else:
             seen = latent.transpose(1, 2).flatten(1)
-        return {"first": ops.linear(self.first, seen).unsqueeze(1)}
+        return {"first": linear(self.first, seen).unsqueeze(1)}
 
 
 class VanillaRNN(ImageFirst):
@@ -206,7 +215,7 @@ class AttentionLSTM(Recurrent):
 
     def project(self, features: Features) -> Tensor:
         """Return the projected visual features A (B, N, H)."""
-        return ops.linear(self.projection, features.cells)
+        return linear(self.projection, features.cells)
 
     def memory(self, latent: Tensor, features: Features) -> Memory:
         """Return A and its mean (B, 1, H)."""
@@ -231,20 +240,32 @@ class AttentionLSTM(Recurrent):
         return Moment(h, {"h": h, "c": c}, weights)
 
     def hidden(self, features: Features, word_ids: Tensor) -> Hidden:
-        """Feed word ids (B, T); without relevance, context and h are projected in one product."""
+        """Feed word ids (B, T); without relevance, in as few products as there can be."""
         if ops.in_relevance_mode():
             return super().hidden(features, word_ids)
         memory = self.encode(features)
         values, valid = memory["values"], memory.get("valid")
-        context_columns = self.cell.weight_ih[:, self.cell.columns[CONTEXT]]
-        weight = torch.cat([context_columns, self.cell.weight_hh], 1)
+        words = self.distinct(word_ids)
+        columns = self.cell.weight_ih[:, self.cell.columns[CONTEXT]]
+        multiply = SharedWeight(torch.cat([columns, self.cell.weight_hh], 1))
+        scored, summed = SharedWeight(values), SharedWeight(values.mT)
         h = c = memory["first"]
         hs, maps = [], []
-        for words in self.projected(word_ids).chunk(word_ids.shape[1], dim=1):
-            maps.append(attention_weights(h, values, 1, valid).squeeze(-2))
-            read = torch.cat([maps[-1] @ values, h], -1)
-            i, f, g, o = (words + functional.linear(read, weight)).chunk(4, -1)
+        for word in words.split(1, 1):
+            scores = scored(h) / h.shape[-1] ** 0.5
+            if valid is None:
+                maps.append(scores.softmax(-1))
+            else:
+                maps.append(masked_softmax(scores, valid.unsqueeze(1)))
+            i, f, g, o = (word + multiply(torch.cat([summed(maps[-1]), h], -1))).chunk(4, -1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
             hs.append(h)
         return Hidden(torch.cat(hs, 1), torch.cat(maps, 1))
+
+    def distinct(self, word_ids: Tensor) -> Tensor:
+        """Return what `projected` does, with each word projected once however often it comes."""
+        distinct, places = word_ids.unique(return_inverse=True)
+        columns = self.cell.weight_ih[:, self.cell.columns[WORD]]
+        table = product(self.embedding(distinct), columns, self.cell.bias_ih)
+        return functional.embedding(places, table)
