@@ -185,3 +185,33 @@ def features(store_dir: Path, out: Path, grid: int, grid_mode: Literal["box", "c
     from capscope.features.folders import write_folders
 
     write_folders(store_dir, out, grid=grid, mode=grid_mode)
+
+
+@command.command("pictures")
+@params_options
+@click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
+@click.option("--captions", type=FILE, required=True, help="COCO results JSON of a split.")
+@click.option("--images", type=click.IntRange(1), help="So many of them; all by default.")
+@click.option("--out", type=FOLDER, required=True, help="Gets <image id>.jpg.")
+def pictures(
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    data_dir: Path,
+    captions: Path,
+    images: int | None,
+    out: Path,
+) -> None:
+    """Export images with their captions written below."""
+    from tqdm import tqdm
+
+    from capscope.data.annotations import open_dataset
+    from capscope.data.images import read_image
+    from capscope.metrics.results import read_results
+    from capscope.params import load_params
+    from capscope.report.captioned import save_captioned
+
+    dataset = open_dataset(data_dir, load_params(params_files, assignments))
+    chosen = list(read_results(captions).items())[:images]
+    for image_id, caption in tqdm(chosen, unit="image"):
+        picture = read_image(dataset.path(dataset.by_id(image_id)))
+        save_captioned(picture, [caption], out / f"{image_id}.jpg")

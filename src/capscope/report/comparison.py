@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from capscope import __version__
 from capscope.data.annotations import Dataset
 from capscope.data.images import UnreadableImageError, read_image
 from capscope.files import write_text
@@ -108,8 +107,8 @@ def write_comparison(
     parts = [_part(scores, dataset, images) for scores in splits]
     page = render(
         "comparison.jinja",
-        version=__version__,
-        dataset=dataset.name,
+        title="runs compared",
+        subject=dataset.name,
         parts=parts,
         statistics=STATISTICS,
         data={part.split: part.data for part in parts},

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-WIDTH, HEIGHT = 270, 120
-LEFT, RIGHT, TOP, BOTTOM = 4, 4, 6, 18
+WIDTH, HEIGHT = 270, 126
+LEFT, RIGHT, TOP, BOTTOM = 4, 4, 16, 18
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def histogram(title: str, series: Sequence[Series], edges: Values) -> str:
             (WIDTH - RIGHT, "end", edges[-1]),
         )
     )
-    labels += f'<text x="{WIDTH - RIGHT}" y="{TOP + 8}" text-anchor="end">{highest}</text>'
+    labels += f'<text x="{WIDTH - RIGHT}" y="{TOP - 5}" text-anchor="end">{highest}</text>'
     axis = f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>'
     zero = LEFT + inner / 2
     if edges[0] < 0:

@@ -41,7 +41,7 @@ const list = (bar) => {
     data.runs.forEach((run, place) => {
       const line = element("p");
       const key = element("i");
-      key.className = `key run${place % 6}`;
+      key.className = `swatch run${place % 6}`;
       key.title = run.title;
       line.append(key, `${run.captions[k]} `);
       const own = run.scores[metric][k];
