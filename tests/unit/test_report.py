@@ -15,7 +15,7 @@ from capscope.files import read_json, write_json, write_manifest
 from capscope.report.headline import as_text, headline
 from capscope.report.results import read_results
 from capscope.report.site import write_report
-from capscope.report.table import with_interval
+from capscope.report.table import Table, latex, with_interval
 from capscope.report.tables import all_tables
 
 
@@ -261,6 +261,20 @@ def test_a_run_that_was_not_scored_is_left_out(results):
     write_json(other / "model.json", {**info, "seed": 2})
     write_manifest(other, "run", params={})
     assert [run.seed for run in read_results(folder, published).runs] == [1]
+
+
+def test_a_latex_table_can_be_pasted_whatever_is_in_it():
+    cells = pd.DataFrame([{"a_%": "1 & 2", "b": "word " * 20}])
+    text = latex(Table("a_b", "100 %", "note & {x}", cells))
+    assert text.startswith("% needs \\usepackage{booktabs}\n\\begin{table}[tb]\n")
+    assert r"\caption{100 \%. note \& \{x\}}" in text
+    assert r"\begin{tabular}{lp{0.45\textwidth}}" in text
+    assert r"a\_\% & b \\" in text
+    assert r"1 \& 2 & word" in text
+    wide = latex(Table("wide", "T", "n", pd.DataFrame([dict.fromkeys("abcdef", "1")])))
+    assert wide.count("{table*}") == 2
+    assert r"\resizebox{\textwidth}{!}{%" in wide
+    assert r"\end{tabular}}" in wide
 
 
 def test_an_interval_is_left_out_where_there_is_none():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,11 @@ from typing import Any
 import pandas as pd
 
 from capscope.files import write_text
+
+NARROW = 5
+"""Columns of a LaTeX table that stays within the column of a paper."""
+WORDY = 60
+"""From so many characters on a cell of it is broken into lines."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +43,26 @@ def write_table(table: Table, folder: Path) -> None:
     rows = table.cells.to_markdown(index=False) + "\n"
     terms = "".join(f"* {name}: {text}\n" for name, text in table.definitions.items())
     write_text(folder / f"{table.name}.md", head + rows + ("\n" + terms if terms else ""))
-    latex = table.cells.to_latex(
+    write_text(folder / f"{table.name}.tex", latex(table))
+
+
+def latex(table: Table) -> str:
+    """Return a table to paste into a paper; one of many columns is as wide as the page."""
+    wordy = [table.cells[name].astype(str).str.len().max() > WORDY for name in table.cells]
+    text = table.cells.to_latex(
         index=False,
+        column_format="".join(r"p{0.45\textwidth}" if one else "l" for one in wordy),
         escape=True,
         caption=_escape(f"{table.title}. {table.note}"),
         label=f"tab:{table.name}",
+        position="tb",
     )
-    write_text(folder / f"{table.name}.tex", latex)
+    if len(table.cells.columns) <= NARROW:
+        return f"% needs \\usepackage{{booktabs}}\n{text}"
+    text = text.replace("{table}", "{table*}").replace("\\begin{table*}[tb]", "\\begin{table*}[t]")
+    text = text.replace("\\begin{tabular}", "\\resizebox{\\textwidth}{!}{%\n\\begin{tabular}")
+    text = text.replace("\\end{tabular}", "\\end{tabular}}")
+    return f"% needs \\usepackage{{booktabs,graphicx}}\n{text}"
 
 
 def with_interval(row: Mapping[Hashable, Any], digits: int = 2) -> str:
@@ -56,4 +75,4 @@ def with_interval(row: Mapping[Hashable, Any], digits: int = 2) -> str:
 
 def _escape(text: str) -> str:
     """Escape what LaTeX reads as a command in a caption."""
-    return text.replace("\\", "").replace("%", r"\%").replace("_", r"\_").replace("&", r"\&")
+    return re.sub(r"([%_&#${}])", r"\\\1", text.replace("\\", ""))
