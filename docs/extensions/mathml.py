@@ -17,7 +17,7 @@ def visit_inline(translator: Any, node: nodes.math) -> None:
 
 def visit_display(translator: Any, node: nodes.math_block) -> None:
     """Write an equation that stands alone."""
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    translator.body.append(f'<div class="equation">{tex2mathml(node.astext(), as_block=True)}</div>')
     raise nodes.SkipNode
 
 
