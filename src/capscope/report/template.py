@@ -24,12 +24,10 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals.update(ALONE, asset=asset, version=__version__, style=asset("site.css"))
+    environment.globals.update(ALONE, asset=asset, version=__version__)
     return environment.get_template(template).render(**values)
 
 
 def asset(name: str) -> str:
     """Return the text of a file of ``pages``."""
-    folder = resources.files("capscope.report")
-    inside = folder.joinpath("pages", name)
-    return (inside if inside.is_file() else folder.joinpath(name)).read_text("utf-8")
+    return resources.files("capscope.report").joinpath("pages", name).read_text("utf-8")
