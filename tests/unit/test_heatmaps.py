@@ -133,6 +133,17 @@ def test_regions_are_outlined_in_the_colour_of_their_relevance() -> None:
     assert np.abs(shown[0, 50] - nothing).max() < 20
 
 
+def test_of_regions_that_are_equally_relevant_the_surest_are_outlined() -> None:
+    grey = np.full((80, 80, 3), 128, np.uint8)
+    edges = np.arange(12) / 12
+    boxes = np.stack([edges, np.zeros(12), edges + 1 / 12, np.ones(12)], 1)
+    plain = overlay_regions(grey, np.zeros(12), boxes)
+    shown = overlay_regions(grey, 0.5 + 1e-7 * np.arange(12), boxes, opacity=0.0)
+    outlined = (shown != plain).any(-1).any(0)
+    assert outlined[:53].any()
+    assert not outlined[54:].any()
+
+
 def test_a_view_draws_regions_where_there_are_some_and_maps_elsewhere() -> None:
     maps, boxes = RANDOM.standard_normal((2, 4, 4)), np.array([[0.2, 0.2, 0.7, 0.7]])
     regions = np.array([[1.0], [-1.0]])

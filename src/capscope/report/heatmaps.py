@@ -181,7 +181,9 @@ def layer_regions(
     share = 255 * opacity * np.abs(area)[..., None] ** 0.8
     picture = Pillow.fromarray(_to_bytes(np.concatenate([_vivid(area), share], axis=-1)))
     pencil = ImageDraw.Draw(picture)
-    for region in np.argsort(np.abs(signed), kind="stable")[-OUTLINED:]:
+    # Regions of an object have equal relevance: those that the detector is surest of are drawn.
+    strongest = np.argsort(-np.abs(signed).round(3), kind="stable")[:OUTLINED]
+    for region in strongest[::-1]:
         x0, y0, x1, y1 = corners[region].tolist()
         strength = abs(signed[region])
         if strength >= WEAK and x1 > x0 and y1 > y0:
