@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import h5py
 import numpy as np
 import pytest
 
-from capscope.data.annotations import Image
+from capscope.data.annotations import Dataset, Image
+from capscope.data.captions import open_captions
 from capscope.data.labels import published_labels, read_labels, write_labels
 from capscope.errors import CapscopeError
+from capscope.importers.spatial_labels import import_labels
 
 IMAGES = [
     Image(7, "a.jpg", "train", ("a dog", "a cat"), (("a", "dog"), ("a", "cat"))),
@@ -73,3 +76,17 @@ def test_words_without_numbers_are_refused(tmp_path: Path) -> None:
 def test_an_image_without_references_is_refused() -> None:
     with pytest.raises(CapscopeError, match="image 3 has no reference"):
         published_labels([Image(3, "c.jpg", "train", (), ())])
+
+
+def test_label_files_become_a_vocabulary_to_train_with(tmp_path: Path) -> None:
+    words, labels = written(tmp_path)
+    dataset = Dataset("toy", tmp_path, tuple(IMAGES))
+    import_labels(words, labels, tmp_path / "out", dataset)
+    vocabulary, captions = open_captions(tmp_path / "out")
+    expected = published_labels(IMAGES, threshold=1, max_length=3)
+    assert vocabulary == expected.vocabulary
+    assert captions.labels.tolist() == expected.captions.labels.tolist()
+    assert captions.rows_of(9) == range(2, 3)
+    strangers = (*IMAGES, replace(IMAGES[0], id=8, file="c.jpg"))
+    with pytest.raises(CapscopeError, match=r"no references of 1 training images of toy \(ids 8"):
+        import_labels(words, labels, tmp_path / "out", Dataset("toy", tmp_path, strangers))

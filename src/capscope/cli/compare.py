@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, params_options
+from capscope.cli.options import FILE, FOLDER, held, params_options
 
 
 @click.command()
@@ -23,7 +23,7 @@ from capscope.cli.options import FILE, FOLDER, params_options
 )
 @click.option("--images", "folder", type=FOLDER, help="Of files: where the images are.")
 @click.option("--differing", type=click.IntRange(2), help="Images shown; report.images by default.")
-@click.option("--out", type=FILE, required=True, help="The page, HTML.")
+@click.option("--out", type=FILE, callback=held, required=True, help="The page, HTML.")
 def command(
     runs: tuple[Path, ...],
     params_files: tuple[Path, ...],

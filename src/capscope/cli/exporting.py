@@ -165,7 +165,9 @@ def labels(
 
 @command.command("features")
 @click.option("--features", "store_dir", type=FOLDER, required=True, help="A feature store.")
-@click.option("--out", type=FOLDER, required=True, help="Gets the folders att, fc, box, ...")
+@click.option(
+    "--out", type=FOLDER, callback=held, required=True, help="Gets the folders att, fc, box, ..."
+)
 @click.option(
     "--grid",
     type=click.IntRange(1),
@@ -192,7 +194,7 @@ def features(store_dir: Path, out: Path, grid: int, grid_mode: Literal["box", "c
 @click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
 @click.option("--captions", type=FILE, required=True, help="COCO results JSON of a split.")
 @click.option("--images", type=click.IntRange(1), help="So many of them; all by default.")
-@click.option("--out", type=FOLDER, required=True, help="Gets <image id>.jpg.")
+@click.option("--out", type=FOLDER, callback=held, required=True, help="Gets <image id>.jpg.")
 def pictures(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],

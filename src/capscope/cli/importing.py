@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, held
+from capscope.cli.options import FILE, FOLDER, held, params_options
 
 
 @click.group()
@@ -196,3 +196,63 @@ def difnet(
     from capscope.importers.difnet_runs import import_run
 
     import_run(checkpoint, vocabulary, out, heads=heads, store_dir=store_dir)
+
+
+@command.command("difnet_annotations")
+@click.option("--annotations", "folder", type=FOLDER, required=True, help="With the .npy files.")
+@click.option("--name", default="coco2014", show_default=True, help="Of the data set.")
+@click.option(
+    "--words",
+    type=click.Choice(["treebank", "spacy"]),
+    default="treebank",
+    show_default=True,
+    help="Rules by which captions are split; spacy as published, if it is installed.",
+)
+@click.option("--out", type=FILE, required=True, help="Karpathy-layout JSON to write.")
+def difnet_annotations(folder: Path, name: str, words: str, out: Path) -> None:
+    """Turn the annotations of DIFNet's program into a data set in Karpathy's layout.
+
+    
+    capscope import difnet_annotations --annotations m2_annotations --out dataset_coco.json
+    """
+    from capscope.data.annotations import karpathy_json
+    from capscope.files import write_json
+    from capscope.importers.difnet_annotations import read_annotations, spacy_rules
+    from capscope.metrics.treebank import treebank_tokenize
+
+    def treebank(text: str) -> list[str]:
+        return treebank_tokenize([text])[0].split()
+
+    tokenizer = treebank if words == "treebank" else spacy_rules()
+    write_json(out, karpathy_json(read_annotations(folder, name, tokenizer)))
+
+
+@command.command("labels")
+@params_options
+@click.option("--words", type=FILE, required=True, help="The JSON with words and images.")
+@click.option("--labels", type=FILE, required=True, help="The HDF5 file with word ids.")
+@click.option("--data", "data_dir", type=FOLDER, help="The data set to check them against.")
+@click.option(
+    "--out", type=FOLDER, callback=held, required=True, help="The vocabulary folder to write."
+)
+def labels(
+    params_files: tuple[Path, ...],
+    assignments: tuple[str, ...],
+    words: Path,
+    labels: Path,
+    data_dir: Path | None,
+    out: Path,
+) -> None:
+    """Import label files of self-critical captioning programs, to train with their word ids.
+
+    \b
+    capscope import labels --words data.json --labels data_label.h5 --out vocabulary
+    """
+    from capscope.data.annotations import open_dataset
+    from capscope.importers.spatial_labels import import_labels
+    from capscope.params import load_params
+
+    dataset = None
+    if data_dir is not None:
+        dataset = open_dataset(data_dir, load_params(params_files, assignments))
+    import_labels(words, labels, out, dataset)
