@@ -19,6 +19,8 @@ from capscope.data.scenes.lexicon import (
 from capscope.data.scenes.recipe import Recipe, pick
 from capscope.data.scenes.relations import clear_relations, clear_side
 
+REFERENCES = 5
+"""Of each scene."""
 LONGEST = 24
 """Words; longer drafts lose opening and remark, and if need be the place."""
 
@@ -31,10 +33,8 @@ _RELATION_WEIGHTS = {
 }  # fmt: skip
 
 
-def write_references(
-    recipe: Recipe, sizes: Sequence[int], rng: np.random.Generator, count: int = 5
-) -> list[str]:
-    """Return `count` different references of a scene, lower case, without punctuation.
+def write_references(recipe: Recipe, sizes: Sequence[int], rng: np.random.Generator) -> list[str]:
+    """Return `REFERENCES` different references of a scene, lower case, without punctuation.
 
     Parameters
     ----------
@@ -42,14 +42,13 @@ def write_references(
     sizes : sequence of int
         Visible pixels of each object; of more than three, the larger ones are named.
     rng : numpy Generator
-    count : int
     """
     references: list[str] = []
-    for attempt in range(20 * count):
+    for attempt in range(20 * REFERENCES):
         text = " ".join(_Writer(recipe, sizes, rng).sentence())
-        if text not in references or attempt >= 10 * count:
+        if text not in references or attempt >= 10 * REFERENCES:
             references.append(text)
-        if len(references) == count:
+        if len(references) == REFERENCES:
             break
     return references
 

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SUPERSAMPLING = 3
+STEPS = 6
+"""Points of a spline from one knot to the next."""
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
 
@@ -118,7 +120,7 @@ class Pen:
         self.disc(x + radius * 0.3, y - radius * 0.4, radius * 0.35, (255, 255, 255), outline=False)
 
 
-def spline(points: Sequence[Point], *, closed: bool, steps: int = 6) -> list[Point]:
+def spline(points: Sequence[Point], *, closed: bool) -> list[Point]:
     """Return a Catmull-Rom spline through `points`."""
     knots = np.asarray(points, dtype=float)
     if closed:
@@ -126,7 +128,7 @@ def spline(points: Sequence[Point], *, closed: bool, steps: int = 6) -> list[Poi
     else:
         ends = np.concatenate([knots[:1], knots, knots[-1:]])
         before, knots, after, last = ends[:-3], ends[1:-2], ends[2:-1], ends[3:]
-    t = np.arange(steps)[:, None, None] / steps
+    t = np.arange(STEPS)[:, None, None] / STEPS
     curve = 0.5 * (
         2 * knots
         + (after - before) * t
