@@ -261,6 +261,21 @@ def test_class_files_are_checked_against_images_and_names(
     assert "nb_common        8" in said
 
 
+def test_nouns_of_a_table_of_tags_are_objects_too(folders: dict[str, Path], tmp_path: Path) -> None:
+    captions = dict.fromkeys(captions_of(folders), f"a {NAMES[0]} {NAMES[1]} and a {NAMES[1]}")
+    LatentFiles(tmp_path, "toy", "test").write_captions(captions)
+    succeed(folders, "--mode=expl", "--expl-model=lrp", out=tmp_path)
+    evaluate = ("--mode=eval", "--expl-model=lrp", "--eval-type=correlation")
+    tags = tmp_path / "tags.json"
+    tags.write_text(json.dumps({NAMES[0]: "NN", NAMES[1]: "NN"}))
+    # Two nouns in a row are one object, which no class is called.
+    assert "nb_common        4" in succeed(folders, *evaluate, f"--tags={tags}", out=tmp_path)
+    assert "nb_common        12" in succeed(folders, *evaluate, out=tmp_path)
+    tags.write_text("[1]")
+    with pytest.raises(CapscopeError, match="no mapping of words to tags"):
+        succeed(folders, *evaluate, f"--tags={tags}", out=tmp_path)
+
+
 def test_the_pickles_of_the_program_are_converted_once(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:

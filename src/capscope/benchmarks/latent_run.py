@@ -13,7 +13,7 @@ from torch import Tensor
 from capscope.benchmarks.latent_files import LatentFiles
 from capscope.data.annotations import Image
 from capscope.errors import CapscopeError
-from capscope.explain.latent.objects import ObjectFinder, named_finder
+from capscope.explain.latent.objects import ObjectFinder, named_finder, tagged_finder
 from capscope.explain.latent.replacement import bounds_of
 from capscope.explain.subject import Subject
 from capscope.features.regions import read_names
@@ -37,6 +37,9 @@ class LatentRun:
         As published.
     names : Path or None
         A line for each class, if the features do not name them; as of Visual Genome.
+    tags : Path or None
+        JSON of words with their Penn Treebank tags: the objects of a caption are its nouns, two in
+        a row one, as published. Without it they are the names of classes.
     """
 
     subject: Subject
@@ -46,6 +49,7 @@ class LatentRun:
     seed: int = 1
     parity: bool = False
     names: Path | None = None
+    tags: Path | None = None
 
     @property
     def feature_count(self) -> int:
@@ -109,8 +113,13 @@ class LatentRun:
 
     @cached_property
     def finder(self) -> ObjectFinder:
-        """Finds the names of the detector's classes in a caption."""
-        return named_finder(self.class_names)
+        """Finds the objects of a caption."""
+        if self.tags is None:
+            return named_finder(self.class_names)
+        tags = read_json(self.tags)
+        if not isinstance(tags, dict) or not all(isinstance(tag, str) for tag in tags.values()):
+            raise CapscopeError(f"{self.tags} is no mapping of words to tags such as NN")
+        return tagged_finder(tags)
 
     @cached_property
     def word_map(self) -> dict[str, int]:

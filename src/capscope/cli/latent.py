@@ -58,6 +58,9 @@ MODELS = ("lrp", "lime1", "lime2", "lime3", "lime4", "lime5", "lime_5obj", "lime
 @click.option(
     "--class-names", type=FILE, help="A line for each class, if the features do not name them."
 )
+@click.option(
+    "--tags", type=FILE, help="JSON, word: tag; the nouns of a caption are its objects, then."
+)
 @click.option("--images", type=click.IntRange(1), help="Only the first images of the split.")
 @click.option("--seed", default=1, show_default=True, help="Of masks, noise and random.")
 @click.option("--parity", is_flag=True, help="As published, errors included.")
@@ -88,6 +91,7 @@ def command(
     features_dir: Path | None,
     out: Path | None,
     class_names: Path | None,
+    tags: Path | None,
     images: int | None,
     seed: int,
     parity: bool,
@@ -130,7 +134,7 @@ def command(
     _, subject = open_subject(run_dir, features_dir)
     subject.captioner.eval()
     store = FeatureStore.open(features_dir)
-    shared = (subject, store, chosen, files, seed, parity, class_names)
+    shared = (subject, store, chosen, files, seed, parity, class_names, tags)
     if mode in ("none", "expl"):
         explanations = LatentExplanations(*shared)
         if method is None or mode == "none":
