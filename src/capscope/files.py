@@ -2,7 +2,8 @@
 
 A bulk product (feature store, trained model, relevance store) ends with ``manifest.json``, the
 only file of it that a workflow edge points at. It lists every file with its size and SHA-256 and
-says what made it.
+says what made it. A product that is a single file (captions, a table) has its manifest beside it,
+``<name>.manifest``. Whoever reads a product compares it with its manifest first.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import hashlib
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ from capscope.errors import CapscopeError
 from capscope.lock import claim
 
 MANIFEST = "manifest.json"
+BULK = 32 << 20
+"""Bytes above which a file or subfolder is hashed once and not each time that it is read."""
+SOURCE_SUFFIXES = {".py", ".json", ".txt"}
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "pycocoevalcap")
 
 
@@ -122,9 +128,26 @@ def read_json(path: Path) -> Any:
         raise CapscopeError(f"{path} is not valid JSON: {error}") from error
 
 
+@cache
+def source_hash() -> str:
+    """Return a hash of the source of this package: its version, also between two releases."""
+    root = Path(__file__).parent
+    files = sorted(path for path in root.rglob("*") if path.suffix in SOURCE_SUFFIXES)
+    return digest([[path.relative_to(root).as_posix(), sha256_of(path)] for path in files])
+
+
+def device_name() -> str:
+    """Return the processor that this process computes on."""
+    torch = sys.modules.get("torch")  # where it is not loaded, no GPU is used
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"{platform.machine()} CPU"
+
+
 def software() -> dict[str, str]:
-    """Versions that can change a number: capscope, Python and the packages that compute."""
-    found = {"capscope": __version__, "python": platform.python_version()}
+    """What can change a number: versions of capscope, Python and packages, and the device."""
+    found = {"capscope": __version__, "source": source_hash()[:16]}
+    found |= {"python": platform.python_version(), "device": device_name()}
     for package in RECORDED_PACKAGES:
         try:
             found[package] = metadata.version(package)
@@ -162,44 +185,125 @@ def write_manifest(
     """
     whole = [path.name for path in folder.iterdir() if path.is_file() and path.name != MANIFEST]
     names = sorted(name for name in whole if not name.startswith("."))
-    manifest = {
+    files = {name: _entry_of(folder / name) for name in [*names, *folders]}
+    return _write_record(folder / MANIFEST, kind, params, inputs, facts, files)
+
+
+def seal_file(
+    path: Path, kind: str, *, params: Any, inputs: Mapping[str, Path] = {}, **facts: Any
+) -> Path:
+    """Write the manifest of a product that is a single file; see `write_manifest`."""
+    files = {path.name: _entry_of(path)}
+    return _write_record(manifest_of(path), kind, params, inputs, facts, files)
+
+
+def manifest_of(path: Path) -> Path:
+    """Return where the manifest of a single file is."""
+    return path.with_name(path.name + ".manifest")
+
+
+def record_of(product: Path) -> Path:
+    """Return the file whose hash stands for a product: its manifest, or itself if it has none."""
+    if product.is_dir():
+        return product / MANIFEST
+    return manifest_of(product) if manifest_of(product).exists() else product
+
+
+def _write_record(
+    path: Path,
+    kind: str,
+    params: Any,
+    inputs: Mapping[str, Path],
+    facts: Mapping[str, Any],
+    files: Mapping[str, Any],
+) -> Path:
+    record = {
         "kind": kind,
         "params": params,
         "params_sha256": digest(params),
-        "inputs": {name: sha256_of(path) for name, path in inputs.items()},
+        "inputs": {name: sha256_of(file) for name, file in inputs.items()},
         "software": software(),
         **facts,
-        "files": {
-            name: {**_size_of(folder / name), "sha256": _hash_of(folder / name)}
-            for name in [*names, *folders]
-        },
+        "files": files,
     }
-    write_json(folder / MANIFEST, manifest)
-    return folder / MANIFEST
+    write_json(path, {**record, "record_sha256": digest(json.loads(json.dumps(record)))})
+    return path
 
 
 def read_manifest(folder: Path, kind: str, *, check_hashes: bool = False) -> dict[str, Any]:
-    """Read and verify the manifest of `folder`: kind and sizes always, hashes on demand."""
+    """Read the manifest of `folder`, and compare the files with it.
+
+    What has more than `BULK` bytes is compared by size, and by hash when it is read for the first
+    time since it was written; with `check_hashes` each time.
+    """
     path = folder / MANIFEST
     if not path.exists():
         raise CapscopeError(f"{folder} is not a finished {kind} folder: it has no {MANIFEST}")
+    return _checked(path, folder, kind, check_hashes)
+
+
+def check_file(path: Path, kind: str) -> None:
+    """Compare a product that is a single file with its manifest; files of others have none."""
+    if manifest_of(path).exists():
+        _checked(manifest_of(path), path, kind, check_hashes=True)
+
+
+def check_record(path: Path) -> dict[str, Any]:
+    """Read a manifest of any kind, of a folder or of a single file; compare everything by hash."""
+    product = path.parent if path.name == MANIFEST else path.with_suffix("")
+    return _checked(path, product, None, check_hashes=True)
+
+
+def _checked(path: Path, product: Path, kind: str | None, check_hashes: bool) -> dict[str, Any]:
+    """Read a manifest and compare the files of its product with it."""
     manifest: dict[str, Any] = read_json(path)
-    if manifest.get("kind") != kind:
-        raise CapscopeError(f"{folder} holds {manifest.get('kind')!r}, expected {kind!r}")
-    for name, entry in manifest["files"].items():
-        listed = folder / name
-        if not listed.exists():
-            raise CapscopeError(f"{listed} is listed in {path} but missing: make {folder} again")
-        found = _size_of(listed)
-        expected = {key: entry[key] for key in found}
-        if found != expected:
-            raise CapscopeError(
-                f"{listed} has {_in_words(found)}, {path} says {_in_words(expected)}: "
-                f"make {folder} again"
-            )
-        if check_hashes and _hash_of(listed) != entry["sha256"]:
-            raise CapscopeError(f"{listed} differs from its hash in {path}: make {folder} again")
+    again = f"make {product} again"
+    try:
+        record = {key: value for key, value in manifest.items() if key != "record_sha256"}
+        if manifest.get("record_sha256", digest(record)) != digest(record):
+            raise CapscopeError(f"{path} differs from its own hash: {again}")
+        if kind is not None and manifest.get("kind") != kind:
+            raise CapscopeError(f"{product} holds {manifest.get('kind')!r}, expected {kind!r}")
+        for name, entry in manifest["files"].items():
+            _compare(path, path.parent / name, entry, again, check_hashes)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise CapscopeError(f"{path} is no manifest: {again}") from error
     return manifest
+
+
+def _compare(
+    path: Path, listed: Path, entry: Mapping[str, Any], again: str, check_hashes: bool
+) -> None:
+    """Compare a file or subfolder with its entry in the manifest `path`."""
+    if not listed.exists():
+        raise CapscopeError(f"{listed} is listed in {path} but missing: {again}")
+    found = _size_of(listed)
+    expected = {key: entry[key] for key in found}
+    if found != expected:
+        raise CapscopeError(
+            f"{listed} has {_in_words(found)}, {path} says {_in_words(expected)}: {again}"
+        )
+    note = _note(listed, entry["sha256"]) if found["bytes"] > BULK else None
+    if not check_hashes and note is not None and note.exists():
+        return
+    if _hash_of(listed) != entry["sha256"]:
+        raise CapscopeError(f"{listed} differs from its hash in {path}: {again}")
+    if note is not None:
+        with suppress(OSError):  # without a note it is hashed the next time, too
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
+
+
+def _note(path: Path, sha256: str) -> Path:
+    """Return the file that is there if this content, written at this time, had this hash."""
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    times = [[str(file), file.stat().st_mtime_ns] for file in files]
+    cache = Path(os.environ.get("CAPSCOPE_CACHE") or "~/.cache/capscope").expanduser()
+    return cache / "checked" / digest([str(path.resolve()), sha256, times])
+
+
+def _entry_of(path: Path) -> dict[str, Any]:
+    return {**_size_of(path), "sha256": _hash_of(path)}
 
 
 def _size_of(path: Path) -> dict[str, int]:

@@ -13,6 +13,8 @@ ROOMS = {
     "lifeline": set(),
     "lock": {"errors"},
     "files": {"errors", "lock"},
+    "records": {"errors", "files"},
+    "provenance": {"errors", "files", "records"},
     "params": {"errors"},
     "registry": {"errors"},
     "tensors": {"errors", "files"},

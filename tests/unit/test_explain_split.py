@@ -16,13 +16,14 @@ from capscope.data.annotations import read_karpathy
 from capscope.data.scenes.write import write_scenes
 from capscope.data.vocabulary import build_vocabulary
 from capscope.errors import CapscopeError
+from capscope.explain import split
 from capscope.explain.split import explain_split, open_subject
 from capscope.explain.store import FILE, RelevanceStore
 from capscope.features.extract import extract_grid
 from capscope.features.grid import GridExtractor
 from capscope.features.small import SmallNetwork
 from capscope.features.store import FeatureStore
-from capscope.files import MANIFEST, read_json, write_json, write_manifest
+from capscope.files import MANIFEST, manifest_of, read_json, write_json, write_manifest
 from capscope.models.gridtd import GridTD
 from capscope.params import Params, load_params, merge
 
@@ -173,25 +174,32 @@ def test_a_store_that_was_made_again_alone_is_not_compared_with_the_others(
 ) -> None:
     explain(folders, params, "lrp", "feature_norm")
     index = folders["run"] / "relevance" / "test.json"
-    before = index.read_bytes()
+    before = {one: one.read_bytes() for one in (index, manifest_of(index))}
     path = folders["run"] / "decoded" / "test.json"
     captions = read_json(path)
     captions[0]["word_ids"].pop()
     write_json(path, captions)
     explain(folders, params, "lrp")
-    index.write_bytes(before)
+    for one, content in before.items():
+        one.write_bytes(content)
     with pytest.raises(CapscopeError, match="may explain other captions"):
         benchmark(folders, params, tmp_path, "conservation")
 
 
 def test_an_interrupted_explanation_leaves_no_finished_store(
-    folders: dict[str, Path], params: Params
+    folders: dict[str, Path], params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = explain(folders, params, "lrp")
     dataset = read_json(folders["data"] / "dataset.json")
     last = [image for image in dataset["images"] if image["split"] == "test"][4]
-    picture = folders["data"] / last["filepath"] / last["filename"]
-    picture.write_bytes(bytes(picture.stat().st_size))
+    original = split.read_image
+
+    def interrupted(path: Path) -> Any:
+        if path.name == last["filename"]:
+            raise CapscopeError(f"cannot read {path}")
+        return original(path)
+
+    monkeypatch.setattr(split, "read_image", interrupted)
     with pytest.raises(CapscopeError, match=last["filename"]):
         explain(folders, params, "lrp")
     assert not (out / MANIFEST).exists()

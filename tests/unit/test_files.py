@@ -8,15 +8,19 @@ import time
 
 import pytest
 
+from capscope import files
 from capscope.errors import CapscopeError
 from capscope.files import (
     MANIFEST,
     atomic_path,
+    check_file,
     digest,
     discard,
+    manifest_of,
     part_of,
     read_json,
     read_manifest,
+    seal_file,
     sha256_of,
     write_json,
     write_manifest,
@@ -186,17 +190,69 @@ def test_a_file_missing_in_a_folder_is_found(product):
         read_manifest(product, "toy")
 
 
-def test_a_renamed_file_in_a_folder_is_found_on_demand(product):
+def test_a_renamed_file_in_a_folder_is_found(product):
     (product / "sub" / "b.bin").rename(product / "sub" / "d.bin")
     with pytest.raises(CapscopeError, match=r"sub differs from its hash"):
-        read_manifest(product, "toy", check_hashes=True)
+        read_manifest(product, "toy")
 
 
-def test_a_flipped_byte_is_found_on_demand(product):
+def test_a_flipped_byte_is_found(product):
     (product / "a.bin").write_bytes(b"12346")
-    read_manifest(product, "toy")
     with pytest.raises(CapscopeError, match=r"a\.bin differs from its hash"):
-        read_manifest(product, "toy", check_hashes=True)
+        read_manifest(product, "toy")
+
+
+def test_a_large_file_is_compared_with_its_hash_when_it_was_written_anew(
+    product, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(files, "BULK", 4)
+    monkeypatch.setenv("CAPSCOPE_CACHE", str(tmp_path / "cache"))
+    hashed = []
+    original = files.sha256_of
+    monkeypatch.setattr(files, "sha256_of", lambda path: hashed.append(path) or original(path))
+    for _ in range(2):
+        read_manifest(product, "toy")
+    assert len(hashed) == 3  # a.bin, and two files of the folder sub
+    (product / "a.bin").write_bytes(b"12346")
+    with pytest.raises(CapscopeError, match=r"a\.bin differs from its hash"):
+        read_manifest(product, "toy")
+    (product / "a.bin").write_bytes(b"12345")
+    hashed.clear()
+    read_manifest(product, "toy")
+    assert hashed == [product / "a.bin"]
+    read_manifest(product, "toy", check_hashes=True)
+    assert len(hashed) == 4
+
+
+@pytest.mark.parametrize("key", ["params", "images", "software", "files"])
+def test_a_manifest_that_was_changed_is_found(product, key):
+    manifest = read_json(product / MANIFEST)
+    write_json(product / MANIFEST, {**manifest, key: {"a": 1}})
+    with pytest.raises(CapscopeError, match="differs from its own hash"):
+        read_manifest(product, "toy")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "1", "{}", '{"kind": "toy"}', '{"kind": "toy", "files": 1}']
+)
+def test_what_is_no_manifest_is_found(product, content):
+    (product / MANIFEST).write_text(content)
+    with pytest.raises(CapscopeError, match="manifest"):
+        read_manifest(product, "toy")
+
+
+def test_a_product_that_is_a_single_file_has_its_manifest_beside_it(tmp_path):
+    path = tmp_path / "scores.csv"
+    write_text(path, "a,b\n1,2\n")
+    seal_file(path, "table", params={"x": 1}, split="test")
+    assert manifest_of(path).name == "scores.csv.manifest"
+    assert read_json(manifest_of(path))["split"] == "test"
+    check_file(path, "table")
+    write_text(path, "a,b\n1,3\n")
+    with pytest.raises(CapscopeError, match=r"scores\.csv differs from its hash"):
+        check_file(path, "table")
+    manifest_of(path).unlink()
+    check_file(path, "table")  # a table of somebody else
 
 
 def test_what_a_killed_process_left_half_written_is_written_over(tmp_path):

@@ -12,10 +12,11 @@ from capscope.benchmarks.context import Context
 from capscope.benchmarks.judged import JudgedWord, judged_words
 from capscope.benchmarks.measurement import write_measurements, write_rows, write_sums
 from capscope.errors import CapscopeError
-from capscope.explain.store import INDEX, RelevanceStore
-from capscope.files import MANIFEST, read_json, sha256_of
+from capscope.explain.store import INDEX, INDEX_KIND, RelevanceStore
+from capscope.files import MANIFEST, check_file, read_json, record_of, seal_file, sha256_of
 
 DETAILS, WORDS = "details", "words.csv"
+TABLE_KIND = "benchmark"
 
 
 def open_stores(stack: ExitStack, run_dir: Path, params: dict[str, Any]) -> list[RelevanceStore]:
@@ -24,6 +25,7 @@ def open_stores(stack: ExitStack, run_dir: Path, params: dict[str, Any]) -> list
     stores = []
     for split in params["dataset"]["evaluate"]:
         index = folder / INDEX.format(split)
+        check_file(index, INDEX_KIND)
         for explainer, sha256 in read_json(index)["explainers"].items():
             store = stack.enter_context(RelevanceStore(folder / explainer / split))
             if sha256_of(store.folder / MANIFEST) != sha256:
@@ -65,3 +67,11 @@ def run_benchmarks(
             write_sums(out / DETAILS / f"{name}.csv", name, rows)
             write_measurements(out / f"{name}.csv", rows)
         write_rows(out / DETAILS / WORDS, JudgedWord._fields, judged_words(context))
+    products = {"run": run_dir, "data": data_dir, "features": features_dir}
+    for split in params["dataset"]["evaluate"]:
+        products[f"relevance of {split}"] = run_dir / "relevance" / INDEX.format(split)
+    inputs = {name: record_of(product) for name, product in products.items()}
+    tables = [out / f"{name}.csv" for name in names]
+    tables += [out / DETAILS / name for name in (*(table.name for table in tables), WORDS)]
+    for table in tables:
+        seal_file(table, TABLE_KIND, params=params["benchmarks"], inputs=inputs)

@@ -33,6 +33,8 @@ COMMANDS = {
     "benchmark": "Measure how good explanations are.",
     "latent": "Explain and evaluate in latent space as a published program does.",
     "report": "Collect the results into tables and one self-contained page.",
+    "verify": "Compare results with their manifests; say what to make again.",
+    "provenance": "Say how a row of a table came about, or export how everything did.",
     "methods": "Lay methods x measures x data sets out in one table.",
     "import": "Turn an original checkpoint into a run.",
     "export": "Write a run or a data set in an original layout.",

@@ -91,7 +91,7 @@ def command(
 
     Without a params.yaml, files are scored with the default settings.
     """
-    from capscope.metrics.runs import evaluate_runs
+    from capscope.metrics.runs import evaluate_runs, seal_scores
     from capscope.metrics.submissions import DEFAULTS, evaluate_files
     from capscope.metrics.tables import Tables
     from capscope.params import load_params
@@ -123,6 +123,8 @@ def command(
     tables = Tables.of(dataset, rows, params["benchmarks"])
     if out is not None:
         tables.write(out)
+        if data_dir is not None:
+            seal_scores(out, data_dir, run_dirs, {**params, "metrics": metrics})
     click.echo(_text(rows, tables, form), nl=form != "csv")
 
 

@@ -15,9 +15,11 @@ from capscope.decoding.methods import search_images
 from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore
 from capscope.features.visual import Features, FeatureSource
-from capscope.files import write_json
+from capscope.files import record_of, seal_file, write_json
 from capscope.models.captioner import Captioner
 from capscope.models.checkpoint import load_ensemble
+
+CAPTIONS_KIND = "captions"
 
 
 def caption_images(
@@ -109,3 +111,8 @@ def decode_run(
         progress=f"caption {split}",
     )
     write_json(out, [caption_record(image, spoken, run.vocabulary) for image, spoken in found])
+    folders = {"run": run_dir, "data": data_dir, "features": features_dir}
+    folders |= {f"run {number}": folder for number, folder in enumerate(also, 2)}
+    inputs = {name: record_of(folder) for name, folder in folders.items()}
+    settings = {**params["decoding"], "weights": weights}
+    seal_file(out, CAPTIONS_KIND, params=settings, inputs=inputs, split=split)

@@ -15,18 +15,27 @@ from tqdm import tqdm
 
 from capscope.data.annotations import Dataset, open_dataset
 from capscope.data.images import map_ahead, read_image
+from capscope.decoding.captions import CAPTIONS_KIND
 from capscope.errors import CapscopeError
 from capscope.explain import explainer_class
 from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
 from capscope.explain.lime import LIME
 from capscope.explain.stopwatch import Stopwatch
-from capscope.explain.store import INDEX, Captions, write_relevance
+from capscope.explain.store import INDEX, INDEX_KIND, Captions, write_relevance
 from capscope.explain.subject import Subject
 from capscope.features.extractor import load_extractor
 from capscope.features.store import FeatureStore
 from capscope.features.visual import Features
-from capscope.files import MANIFEST, read_json, sha256_of, write_json
+from capscope.files import (
+    MANIFEST,
+    check_file,
+    read_json,
+    record_of,
+    seal_file,
+    sha256_of,
+    write_json,
+)
 from capscope.models.checkpoint import Run, load_run
 
 Batch = tuple[npt.NDArray[np.int64], Tensor | None, Features]
@@ -105,10 +114,13 @@ def explain_split(
                 "image_size": subject.image_size or settings["map_size"],
             },
             params={key: settings[key] for key in ("images", "map_size", *chosen)},
-            inputs={"run": run_dir / MANIFEST, "captions": decoded},
+            inputs={"run": record_of(run_dir), "captions": record_of(decoded)},
         )
         index["explainers"][name] = sha256_of(folder / MANIFEST)
     write_json(out / INDEX.format(split), index)
+    products = {"run": run_dir, "data": data_dir, "features": features_dir, "captions": decoded}
+    inputs = {name: record_of(product) for name, product in products.items()}
+    seal_file(out / INDEX.format(split), INDEX_KIND, params=settings, inputs=inputs, split=split)
     if timing is not None:
         write_json(timing, {name: time.to_json() for name, time in times.items()})
 
@@ -126,6 +138,7 @@ def open_subject(run_dir: Path, features_dir: Path | None = None) -> tuple[Run, 
 
 def read_captions(path: Path, run: Run, images: int) -> Captions:
     """Read the first `images` generated captions that have any word."""
+    check_file(path, CAPTIONS_KIND)
     found = [entry for entry in read_json(path) if entry["word_ids"]][:images]
     if not found:
         raise CapscopeError(f"{path} holds no caption with a word: train the run for longer")

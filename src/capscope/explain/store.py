@@ -38,6 +38,7 @@ from capscope.explain.raster import sum_pool
 from capscope.files import atomic_path, read_manifest, write_manifest
 
 FILE = "relevance.h5"
+INDEX_KIND = "explanations"
 INDEX = "{}.json"
 """File beside the stores that names those of one split."""
 KIND = "relevance"

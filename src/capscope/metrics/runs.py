@@ -12,7 +12,7 @@ from typing import Any
 from capscope.data.annotations import SPLITS, Dataset, Image, open_dataset
 from capscope.data.tokens import tokenize
 from capscope.errors import CapscopeError
-from capscope.files import read_json
+from capscope.files import check_file, read_json, record_of, write_manifest
 from capscope.metrics.corpus import open_corpus
 from capscope.metrics.evaluate import CaptionScorer, leave_one_out
 from capscope.metrics.meteor import LONGEST, Meteor
@@ -55,6 +55,18 @@ def evaluate_runs(
     settings = params["metrics"]
     truth = read_truth(data_dir, dataset, settings["cutoffs"])
     return dataset, add_optional(score(dataset, runs, truth, settings), dataset, settings)
+
+
+def seal_scores(
+    out: Path, data_dir: Path, run_dirs: Sequence[Path], params: Mapping[str, Any]
+) -> None:
+    """Write the manifest of the tables that the scores of runs are in."""
+    inputs = {"data": record_of(data_dir)}
+    for run_dir in run_dirs:
+        for path in sorted((run_dir / "decoded").glob("*.json")):
+            inputs[path.as_posix()] = record_of(path)
+    drawn = {key: params["benchmarks"][key] for key in ("bootstrap", "seed")}
+    write_manifest(out, "scores", params={"metrics": params["metrics"], **drawn}, inputs=inputs)
 
 
 def score(
@@ -116,6 +128,7 @@ def _read_run(run_dir: Path, dataset: Dataset) -> Iterator[Captions]:
     if not files:
         raise CapscopeError(f"{run_dir / 'decoded'} holds no captions: run `capscope decode`")
     for path in files:
+        check_file(path, "captions")
         captions = read_results(path)
         images = dataset.split(path.stem)
         check_ids([image.id for image in images], captions, str(path))

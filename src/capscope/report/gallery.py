@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from capscope.data.annotations import Dataset
 from capscope.data.images import read_image
-from capscope.files import read_json
+from capscope.files import check_file, read_json, read_manifest
 from capscope.report.portrait import MARKS, caption_data
 from capscope.report.results import Results, RunResults
 from capscope.report.views import View
@@ -148,7 +148,9 @@ class _Split:
         ]
 
     def _decoded(self, run: RunResults) -> dict[int, dict[str, Any]]:
-        entries = read_json(run.folder / f"decoded/{self.split}.json")
+        path = run.folder / f"decoded/{self.split}.json"
+        check_file(path, "captions")
+        entries = read_json(path)
         return {one["image_id"]: one for one in entries}
 
     def _scores_of(self, run: RunResults) -> pd.DataFrame:
@@ -190,7 +192,9 @@ class _Store:
 
     def __init__(self, run: Path, explainer: str, split: str, title: str) -> None:
         self.title = title
-        self.file = h5py.File(run / f"relevance/{explainer}/{split}/relevance.h5", "r")
+        folder = run / "relevance" / explainer / split
+        read_manifest(folder, "relevance")
+        self.file = h5py.File(folder / "relevance.h5", "r")
         self.side = tuple(int(side) for side in self.file.attrs["grid"])
         ids = self.file["image_ids"][:].tolist()
         self.rows = {int(image_id): row for row, image_id in enumerate(ids)}

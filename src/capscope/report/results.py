@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from capscope.errors import CapscopeError
-from capscope.files import MANIFEST, read_json, read_manifest
+from capscope.files import MANIFEST, check_file, read_json, read_manifest
 
 MODEL_FREE = frozenset({"random", "centre"})
 """Controls of the benchmarks that need no explainer."""
@@ -77,6 +77,8 @@ def read_results(folder: Path, published: Path) -> Results:
     CapscopeError
         Naming the file that is missing and the command that makes it.
     """
+    if (folder / "scores" / MANIFEST).exists():  # tables that were put there by hand have none
+        read_manifest(folder / "scores", "scores")
     captions = _read_table(folder / "scores" / "captions.csv", "capscope evaluate")
     per_image, comparisons, seeds = (
         _read_table(folder / "scores" / name, "capscope evaluate")
@@ -132,6 +134,7 @@ def _read_run(folder: Path) -> RunResults:
 
 
 def _read_table(path: Path, command: str) -> pd.DataFrame:
+    check_file(path, "benchmark")
     try:
         return pd.read_csv(path, dtype={"seed": "string"})
     except FileNotFoundError as error:
