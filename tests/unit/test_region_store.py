@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from capscope.errors import CapscopeError
-from capscope.features.regions import DETAILS, Regions
+from capscope.features.regions import DETAILS, Regions, batch_of
 from capscope.features.store import FeatureStore, create_region_store, create_store
 from capscope.files import write_manifest
 
@@ -70,6 +70,12 @@ def test_a_batch_is_padded_with_zeros_that_are_not_valid(tmp_path: Path) -> None
         assert found.valid[row, : COUNTS[i]].all()
         assert not found.cells[row, COUNTS[i] :].any()
         assert not found.boxes[row, COUNTS[i] :].any()
+        assert found.class_ids is not None
+        assert expected.class_ids is not None
+        classes = [*expected.class_ids.tolist(), *[-1] * (MOST - COUNTS[i])]
+        assert found.class_ids[row].tolist() == classes
+    seen = batch_of([drawn(COUNTS[i], i) for i in order], MOST)
+    assert all(torch.equal(a, b) for a, b in zip(found, seen, strict=True) if a is not None)
 
 
 def test_images_that_all_have_the_same_number_need_no_mask(tmp_path: Path) -> None:
