@@ -85,12 +85,11 @@ class Records:
         return found
 
     def of(self, product: Path) -> Record:
-        """Return the record of a product, or of the folder that a file is of."""
+        """Return the record of a product, or of that which a file is a part of."""
+        places = {product, *product.parents}
         for record in self.by_hash.values():
-            files = record.content.get("files", {})
-            if product == record.product or product in (
-                record.path.parent / name for name in files
-            ):
+            parts = {record.path.parent / name for name in record.content.get("files", {})}
+            if product == record.product or places & parts:
                 return record
         raise CapscopeError(f"{product} is in no manifest below {self.folder}")
 

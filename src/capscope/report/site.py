@@ -13,7 +13,14 @@ from typing import Any
 from tqdm import tqdm
 
 from capscope.data.annotations import open_dataset
-from capscope.files import atomic_path, read_json, read_manifest, write_text
+from capscope.files import (
+    atomic_path,
+    read_json,
+    read_manifest,
+    record_of,
+    write_manifest,
+    write_text,
+)
 from capscope.report.answers import answer_tables, answers
 from capscope.report.contributions import contribution_figure
 from capscope.report.evidence import Evidence
@@ -122,7 +129,20 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
     _write_site(out, values, evidence, pages, shared, kept)
     _write_single_page(out, values, evidence, pages, shared, gallery, kept)
     write_run_times(evidence.times, folder / "logs")
+    _seal(folder, results, params["report"], out)
     return results
+
+
+def _seal(folder: Path, results: Results, params: dict[str, Any], out: Path) -> None:
+    """Write the manifest of the report."""
+    made_from = {name: record_of(folder / name) for name in ("data", "scores")}
+    for run in results.runs:
+        for measure in run.benchmarks:
+            table = run.folder / "benchmarks" / f"{measure}.csv"
+            made_from[f"{run.name} {measure}"] = record_of(table)
+    inputs = {name: path for name, path in made_from.items() if path.exists()}
+    folders = [name for name in FOLDERS if (out / name).is_dir()]
+    write_manifest(out, "report", params=params, inputs=inputs, folders=folders)
 
 
 def _has_own_page(table: Table) -> bool:
