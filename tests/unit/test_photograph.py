@@ -156,6 +156,29 @@ def test_an_image_without_a_caption_is_named(
         Photographer(run, {}).explain(photograph, ["lrp"])
 
 
+def test_of_several_images_those_without_the_word_are_left_out(
+    run: Path, photograph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "both").mkdir()
+    for name in ("one.png", "two.png"):
+        Image.open(photograph).save(tmp_path / "both" / name)
+    speak, asked = photograph_module.caption_images, []
+
+    def first_says_nothing(*arguments: object) -> object:
+        asked.append(arguments)
+        return speak(*arguments) if len(asked) == 2 else [Hypothesis((), (-0.1,), True, -0.1)]
+
+    monkeypatch.setattr(photograph_module, "caption_images", first_says_nothing)
+    explain = ["explain", "both", "--run", run, "--out", "page.html"]
+    output = invoke(*explain)
+    assert "both/two.png: " in output
+    assert "both/one.png: " not in output
+    assert Path("page.html").exists()
+    with pytest.raises(CapscopeError, match=r"the caption of both/two.png is empty"):
+        invoke(*explain)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

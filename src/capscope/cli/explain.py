@@ -43,6 +43,8 @@ def command(
 ) -> None:
     """Caption your own images and show which part of them made each word.
 
+    Of several images, those whose caption is empty or lacks the word are left out.
+
     \b
     capscope explain photo.jpg
     capscope explain photo.jpg --explainer lrp --explainer attention --explainer gradcam
@@ -51,7 +53,11 @@ def command(
     capscope explain holiday/ --out holiday.html
     """
     from capscope.errors import CapscopeError
-    from capscope.explain.photograph import Photographer, find_images
+    from capscope.explain.photograph import (
+        NothingToExplainError,
+        Photographer,
+        find_images,
+    )
     from capscope.report.animation import ANIMATED, frames, save_animation
     from capscope.report.montage import montage, save_png
     from capscope.report.own_images import card_of, write_page
@@ -68,17 +74,25 @@ def command(
     photographer = Photographer(run_dir, decoding_settings(beam, assignments))
     if word is not None:
         photographer.check_word(word)
-    cards = []
+    cards, left_out = [], 0
     for path in paths:
-        explained = photographer.explain(path, explainers, head=head)
-        title = f"{path.name}: {explained.captioned.caption}"
-        click.echo(f"{path}: {explained.captioned.caption}")
-        explained = explained if word is None else explained.only(word)
+        try:
+            explained = photographer.explain(path, explainers, head=head)
+            caption = explained.captioned.caption
+            explained = explained if word is None else explained.only(word)
+        except NothingToExplainError as error:
+            left_out += 1
+            if left_out == len(paths):
+                raise
+            click.echo(f"left out: {error}", err=True)
+            continue
+        click.echo(f"{path}: {caption}")
         seen = explained.captioned
         views = [View(**vars(found)) for found in explained.found]
         if page:
             cards.append(card_of(path.name, seen.pixels, seen.words, seen.probabilities, views))
             continue
+        title = f"{path.name}: {caption}"
         if len(views) == 1:
             title += f" ({views[0].title})"
         file = out if single and out else (out or Path()) / f"{path.stem}.explained.png"

@@ -29,6 +29,10 @@ PAINTED = 128
 """Width and height of maps that regions are painted on."""
 
 
+class NothingToExplainError(CapscopeError):
+    """A caption has no word, or not the word that was asked for."""
+
+
 @dataclass(frozen=True)
 class Captioned:
     """A photograph and its caption of T words.
@@ -94,13 +98,13 @@ class Explained:
 
         Raises
         ------
-        CapscopeError
+        NothingToExplainError
             If the caption does not have the word; names those it has.
         """
         seen = self.captioned
         places = [place for place, text in enumerate(seen.words) if text == word.lower()]
         if not places:
-            raise CapscopeError(
+            raise NothingToExplainError(
                 f"the caption of {seen.path} has no word {word!r}; it says: {seen.caption}"
             )
         words = tuple(seen.words[place] for place in places)
@@ -191,14 +195,18 @@ class Photographer:
 
         Raises
         ------
+        NothingToExplainError
+            Naming the file if its caption has no word.
         CapscopeError
-            Naming the file if it cannot be read, or if its caption has no word; an explainer that
-            does not exist or does not fit the captioner.
+            Naming the file if it cannot be read; an explainer that does not exist or does not fit
+            the captioner.
         """
         methods = [explainer_class(name)(self.subject, **options) for name in explainers]
         captioned, images, features, spoken = self._look(path)
         if not spoken.word_ids:
-            raise CapscopeError(f"the caption of {path} is empty: there is no word to explain")
+            raise NothingToExplainError(
+                f"the caption of {path} is empty: there is no word to explain"
+            )
         word_ids = self.subject.inputs(torch.tensor([spoken.word_ids]))
         lengths = torch.tensor([len(spoken.word_ids)])
         found = []
