@@ -72,12 +72,6 @@ def published(words: Sequence[str]) -> Vocabulary:
     return Vocabulary((*SPECIAL, *words), pad=1, start=2, end=3, unk=0)
 
 
-def published_vocabulary(counts: Mapping[str, int], minimum: int = 5) -> Vocabulary:
-    """Return the vocabulary of words counted `minimum` times or more, as published."""
-    kept = [word for word, count in counts.items() if count >= minimum and word not in SPECIAL]
-    return published(by_count(kept, counts))
-
-
 def by_count(words: Sequence[str], counts: Mapping[str, int]) -> list[str]:
     """Return words by falling count, ties in alphabetical order."""
     return sorted(words, key=lambda word: (-counts.get(word, 0), word))
