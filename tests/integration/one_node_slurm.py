@@ -1,4 +1,8 @@
-"""A Slurm of one node in a folder: its own munge, its own ports, nothing of the system touched."""
+"""A Slurm of one node in a folder, with a munge and ports of its own.
+
+Of the system it touches one thing while it runs: /etc/slurm/slurm.conf is a link to its settings,
+because Snakemake takes SLURM_CONF from the environment of the jobs.
+"""
 
 import getpass
 import os
@@ -7,6 +11,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol")
@@ -44,17 +49,22 @@ NodeName={host} CPUs=2 RealMemory=64000 Gres=gpu:1 State=UNKNOWN
 PartitionName=cpu Nodes={host} Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
+SYSTEM_SETTINGS = Path("/etc/slurm/slurm.conf")
 BINARIES = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def install():
     """Return None if Slurm is there, having installed it if need be; else why it is not."""
+    if os.geteuid() != 0:
+        return "only root can start it"
+    if SYSTEM_SETTINGS.exists():
+        return f"this machine has one already: {SYSTEM_SETTINGS}"
     path = f"{os.environ['PATH']}:{BINARIES}"
     missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
     if not missing:
         return None
-    if not shutil.which("apt-get") or os.geteuid() != 0:
-        return f"{', '.join(missing)} missing; {' and '.join(PACKAGES)} can be installed by root"
+    if not shutil.which("apt-get"):
+        return f"{', '.join(missing)} missing, and no apt-get to install {' and '.join(PACKAGES)}"
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (["apt-get", "update"], ["apt-get", "install", "--yes", *PACKAGES]):
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
@@ -92,6 +102,9 @@ class OneNodeSlurm:
             **ports,
         )
         (self.folder / "slurm.conf").write_text(text)
+        SYSTEM_SETTINGS.parent.mkdir(exist_ok=True)
+        SYSTEM_SETTINGS.unlink(missing_ok=True)  # a link that has lost its file
+        SYSTEM_SETTINGS.symlink_to(self.folder / "slurm.conf")
         (self.folder / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
         try:
             self._start(
@@ -121,6 +134,7 @@ class OneNodeSlurm:
                 daemon.wait(20)
             except subprocess.TimeoutExpired:
                 daemon.kill()
+        SYSTEM_SETTINGS.unlink(missing_ok=True)
 
     def run(self, *command):
         """Run a command of Slurm and return what it prints."""

@@ -9,6 +9,11 @@ from conftest import Project, make_project
 from one_node_slurm import BINARIES, OneNodeSlurm, install
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
+WITHOUT_ACCOUNTING = (
+    "--slurm-no-account",
+    "--slurm-status-command=squeue",
+    "--slurm-init-seconds-before-status-checks=2",
+)
 STATE = "results/smoke/runs/gridtd/xe/seed1/state"
 
 
@@ -24,14 +29,14 @@ def slurm(tmp_path_factory):
 class Submitted:
     """A snakemake that submits jobs; what is asked of it in the middle, and how it ends."""
 
-    def __init__(self, project, slurm, profile):
+    def __init__(self, project, slurm, profile, *arguments):
         project.environment["PATH"] += f":{BINARIES}"
         project.environment["SLURM_CONF"] = slurm.environment["SLURM_CONF"]
         self.project, self.slurm = project, slurm
         self.log = project.folder / "snakemake.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                ["snakemake", "--workflow-profile", f"profiles/{profile}", "all"],
+                ["snakemake", "--workflow-profile", f"profiles/{profile}", *arguments, "all"],
                 cwd=project.folder,
                 env=project.environment,
                 stdout=log,
@@ -65,7 +70,7 @@ class Submitted:
 
 def test_a_run_on_slurm_whose_jobs_are_killed_ends_with_the_same_tables(finished, slurm, tmp_path):
     project = make_project(tmp_path / "project")
-    submitted = Submitted(project, slurm, "slurm")
+    submitted = Submitted(project, slurm, "slurm", *WITHOUT_ACCOUNTING)
     requeued = submitted.job("train_captioner")
     submitted.until(STATE)
     slurm.run("scontrol", "requeue", requeued)
