@@ -85,7 +85,7 @@ def layers_url(view: View, words: int) -> str:
         lossless=lossless,
         quality=QUALITY,
         alpha_quality=ALPHA_QUALITY,
-        method=2,
+        method=0,
         exact=lossless,
     )
     return _data_url(stream.getvalue())

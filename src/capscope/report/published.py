@@ -30,6 +30,7 @@ def published_tables(results: Results) -> list[Table]:
         return []
     ours = _ours(results)
     lines = [_line(row, ours) for row in results.published.to_dict("records")]
+    lines.sort(key=lambda line: line["dataset"] != results.dataset)
     note = (
         "Ours are of this run, mean over seeds. Band: the tolerance that the file of published "
         f"values gives, else {BAND:.0%} of the value. A value that nobody has is not guessed."
@@ -41,7 +42,8 @@ def _ours(results: Results) -> dict[tuple[str, ...], float]:
     """Return our mean over seeds by dataset, system, stage and metric."""
     splits = set(results.captions["split"])
     split = "test" if "test" in splits else min(splits)  # coco_pt has no test split
-    test = results.captions.query("system != 'human' and split == @split")
+    scores = results.captions
+    test = scores[(scores["system"] != "human") & (scores["split"] == split)]
     means = test.groupby(list(KEYS))["value"].mean().reset_index().to_dict("records")
     found = {tuple(str(row[name]) for name in KEYS): float(row["value"]) for row in means}
     best: dict[tuple[str, ...], list[float]] = {}
@@ -58,21 +60,24 @@ def _line(row: dict[Any, Any], ours: dict[tuple[str, ...], float]) -> dict[str, 
     condition = row.get("condition")
     line["condition"] = "" if pd.isna(condition) else str(condition)
     paper, mine = row["value"], ours.get(tuple(line[name] for name in KEYS))
-    line |= {"paper": NOT_AVAILABLE, "ours": NOT_RUN, "difference": "", "band": "", "verdict": ""}
-    if pd.notna(paper):
-        given = row.get("tolerance")
-        band = abs(paper) * BAND if pd.isna(given) else float(given)
-        line |= {"paper": f"{paper:g}", "band": f"± {band:.4f}"}
-    if mine is None:
-        line["verdict"] = NOT_RUN
-    elif pd.isna(mine):
-        line |= {"ours": NOT_COMPUTED, "verdict": NOT_COMPUTED}
-    else:
-        line["ours"] = f"{mine:.4f}"
-        line["verdict"] = NOT_AVAILABLE
+    line |= {"paper": NOT_AVAILABLE if pd.isna(paper) else f"{paper:g}", "ours": NOT_RUN}
+    line |= {"difference": "", "band": "", "verdict": ""}
+    if mine is not None and pd.isna(mine):
+        line["ours"] = NOT_COMPUTED
+    elif mine is not None:
+        line |= {"ours": f"{mine:.4f}", "verdict": NOT_AVAILABLE}
         if pd.notna(paper):
-            difference = mine - paper
-            line["difference"] = f"{difference:+.4f}"
-            outside = "higher" if difference > 0 else "lower"
-            line["verdict"] = "within the band" if abs(difference) <= band else outside
+            line |= _judged(mine, paper, row.get("tolerance"))
     return line | {"source": str(row["source"])}
+
+
+def _judged(mine: float, paper: float, tolerance: float | None) -> dict[str, str]:
+    """Return the difference, the band around the published value, and on which side we are."""
+    band = abs(paper) * BAND if pd.isna(tolerance) else float(tolerance)
+    difference = mine - paper
+    outside = "higher" if difference > 0 else "lower"
+    return {
+        "difference": f"{difference:+.4f}",
+        "band": f"± {band:.4f}",
+        "verdict": "within the band" if abs(difference) <= band else outside,
+    }

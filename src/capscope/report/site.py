@@ -171,7 +171,7 @@ def _write_site(
             "data": [about, f"gallery/{sample['id']}.js"] if sample else [],
         },
         "gallery.html": {"scripts": ["viewer.js", "gallery.js"], "data": [about, index]},
-        "tables.html": {"tables": _published_first(tables)},
+        "tables.html": {"tables": tables},
     }
     for name, title in PAGES.items():
         section = "results.jinja" if name == PAGE else name.replace(".html", ".jinja")
@@ -228,7 +228,7 @@ def _write_single_page(
         title=values["dataset"],
         links=links,
         overview=headline_grid(evidence, evidence.split, "#{}"),
-        tables=_published_first(tables),
+        tables=tables,
         run_pages=pages,
         sample=None,
         data="".join(statements),
@@ -267,10 +267,6 @@ def _striking(image: dict[str, Any]) -> int:
     """Return the position of the first object word that can be judged, or of the first word."""
     verdicts = image["captions"][0]["verdicts"]
     return next((place for place, verdict in enumerate(verdicts) if verdict), 0)
-
-
-def _published_first(tables: Sequence[Table]) -> list[Table]:
-    return sorted(tables, key=lambda table: table.name != "published")
 
 
 def _pictures(results: Results, run: RunResults, folder: Path) -> Iterator[Picture]:

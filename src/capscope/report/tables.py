@@ -9,7 +9,7 @@ import pandas as pd
 
 from capscope.report.explanations import explanation_tables
 from capscope.report.object_words import is_of_words, object_word_tables, reward_of
-from capscope.report.published import NOT_COMPUTED, published_tables
+from capscope.report.published import NOT_COMPUTED, NOT_RUN, published_tables
 from capscope.report.results import Results
 from capscope.report.stages import stage_tables
 from capscope.report.table import Table
@@ -19,10 +19,13 @@ COMPARED = ("METEOR", "CIDEr", "SPICE", "object_f1", "CHAIR-i", "word_precision@
 
 
 def all_tables(results: Results) -> list[Table]:
-    """Return every table for which there are results."""
+    """Return every table for which there are results; published values first if we have such."""
     captions = [*_captions(results), *_seeds(results), *object_word_tables(results)]
     compared = [*_comparisons(results), *stage_tables(results)]
-    return [*captions, *compared, *explanation_tables(results), *published_tables(results)]
+    ours = [*captions, *compared, *explanation_tables(results)]
+    papers = published_tables(results)
+    known = any(set(table.cells["ours"]) - {NOT_RUN} for table in papers)
+    return [*papers, *ours] if known else [*ours, *papers]
 
 
 def _captions(results: Results) -> list[Table]:
