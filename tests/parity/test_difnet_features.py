@@ -1,5 +1,6 @@
 """Grid features and segments as DIFNet's loader gives them: golden/difnet/data_case.npz."""
 
+import json
 import os
 from pathlib import Path
 
@@ -84,3 +85,22 @@ def test_every_image_is_filled_up_or_cut_alike(
         shared = min(len(own), len(cells))
         np.testing.assert_array_equal(cells[:shared], own[:shared])
         assert not cells[shared:].any()
+
+
+@pytest.mark.parametrize("batch", ["xe_batch", "dict_batch"])
+def test_batches_hold_the_features_of_the_images_of_their_examples(
+    batch: str, arrays: dict[str, npt.NDArray[np.generic]], store: FeatureStore
+) -> None:
+    path = PATH.with_suffix(".json")
+    if not path.exists():
+        pytest.skip(f"fixture {path} is not here (CAPSCOPE_GOLDEN names another folder)")
+    found = json.loads(path.read_text("utf-8"))
+    examples = [int(Path(name).stem.rpartition("_")[2]) for name, *_ in found["train_examples"]]
+    ids = examples if batch == "xe_batch" else list(dict.fromkeys(examples))
+    expected = {key: arrays[f"{batch}/{key}"] for key in ("detections", "pixels")}
+    ids = ids[: len(expected["pixels"])]
+    read = store.read(ids)
+    assert read.segments is not None
+    np.testing.assert_array_equal(read.cells[: len(ids)], expected["detections"][: len(ids)])
+    pixels = expected["pixels"].reshape(len(ids), -1, read.cells.shape[1]).transpose(0, 2, 1)
+    np.testing.assert_array_equal(read.segments, pixels)

@@ -11,10 +11,19 @@ from image_networks import Golden
 from torch import Tensor, nn
 
 from capscope.relevance import alpha_beta_reference as reference
-from capscope.relevance.alpha_beta import AlphaBeta, AttentionPass, Matrix, Rows, add, clone
+from capscope.relevance.alpha_beta import (
+    AlphaBeta,
+    AttentionPass,
+    Matrix,
+    Rows,
+    add,
+    by_head,
+    clone,
+)
 from capscope.relevance.recursion_difnet import DIFNetLRP, DualFlowRelevance
 
 EXACT = AlphaBeta(carried=torch.float64)
+IDENTITIES = {"layer_norm", "lnorm", "dropout", "softmax", "relu"}
 RULES = "lrp_rules_and_stats.npz"
 
 
@@ -26,7 +35,9 @@ def explained(golden: Golden, rules: AlphaBeta = EXACT, **options: bool) -> Dual
 @pytest.mark.parametrize("name", LRP)
 def test_relevance_of_the_decoder_is_the_originals_in_double_precision(name: str) -> None:
     golden = load(name)
-    found = explained(golden)
+    model, found = captioner(golden), explained(golden)
+    log_probs = model.readout(model.hidden(features(golden), golden["in/caption"]).values)
+    torch.testing.assert_close(log_probs.log_softmax(-1), golden["lrp/logp"], rtol=0, atol=2e-5)
     assert torch.equal(found.ids, golden["lrp/top1_ids"])
     close(found.encoded[0], golden["lrp64/enc_out"], 1e-6)
     close(found.embedded[0], golden["lrp64/emb_out"], 1e-6)
@@ -112,6 +123,8 @@ def test_every_part_of_the_last_layer_passes_on_what_the_original_passes_on(name
             expected = golden[f"trace/decoder.{key}"][0].transpose(0, 1).flatten(1)
             close(2 * found[0, t], expected, 5e-2, key)
 
+        seed = torch.nn.functional.one_hot(golden["lrp/top1_ids"][0, t], golden.meta["V"])
+        assert torch.equal(golden["trace/decoder.fc/in"][0, t], seed.float())
         r = check("fc/out0", lrp.seed(layer.y, golden["lrp/top1_ids"]))
         part = f"layers.{len(passes) - 1}"
         feed = layer.feed
@@ -136,6 +149,15 @@ def test_every_part_of_the_last_layer_passes_on_what_the_original_passes_on(name
             check(f"{part}.{place}.attention.fc_q/in", attended.query)
             heads(f"{part}.{place}.attention.matmul1/out1", attended.keys)
             heads(f"{part}.{place}.attention.matmul2/out1", attended.values)
+            weights, query = (
+                attended.weights[0, :, t],
+                by_head(attended.query, block.attention.heads),
+            )
+            for module, factor in (("matmul2/out0", 2), ("softmax/in", 1), ("matmul1/in", 1)):
+                key = f"trace/decoder.{part}.{place}.attention.{module}"
+                close(factor * weights, golden[key][0, :, t], 5e-2, key)
+            key = f"trace/decoder.{part}.{place}.attention.matmul1/out0"
+            close(2 * query[0, :, t], golden[key][0, :, t], 5e-2, key)
             check(f"{part}.{place}.attention.fc_q/out0", block.query.back(attended.query, rows))
             for one, fed in (("keys", "k"), ("values", "v")):
                 listed = read.listed(getattr(attended, one))
@@ -232,3 +254,14 @@ def test_division_is_the_originals() -> None:
     golden = load(RULES)
     a, b = golden["rule/safe_divide/a"], golden["rule/safe_divide/b"]
     torch.testing.assert_close(reference.divide(a, b), golden["rule/safe_divide/out"])
+
+
+@pytest.mark.parametrize("name", LRP)
+def test_parts_of_the_trace_that_are_not_compared_hold_nothing_of_their_own(name: str) -> None:
+    """Normalisation, dropout, softmax, rectifier and masks let relevance pass as it is."""
+    golden = load(name)
+    for key in golden.keys("trace/"):
+        module, _, place = key.rpartition("/")
+        if place == "out0" and module.split(".")[-1].rstrip("_12") in IDENTITIES:
+            passed, given = golden[f"trace/{key}"], golden[f"trace/{module}/in"]
+            assert torch.equal(passed, given), key

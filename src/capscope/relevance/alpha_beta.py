@@ -247,6 +247,8 @@ class Attended(NamedTuple):
     """(B, K, N, H)."""
     values: Tensor
     """(B, K, N, H)."""
+    weights: Tensor
+    """(B, heads, P, N) of the attention weights, which passes on to queries and keys."""
 
 
 class AttentionPass:
@@ -308,6 +310,7 @@ class AttentionPass:
             query.transpose(1, 2).flatten(2),
             self._merged(keys * self.k.unsqueeze(2)),
             self._merged(values * self.v.unsqueeze(2)),
+            to_weights,
         )
 
     def _of(self, x: Tensor, rows: Rows) -> Tensor:
