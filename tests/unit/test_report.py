@@ -200,8 +200,8 @@ def test_a_metric_without_its_model_is_said_to_be_missing_and_breaks_no_table(re
     assert captions["SPICE"].tolist()[:2] == ["not computed"] * 2
     assert captions["CIDEr"].tolist()[:2] == [3.0, 2.5]
     assert captions["colour_accuracy"].tolist()[1] == "-"
-    compared = pd.read_csv(tables / "published.csv").set_index(["dataset", "metric"])
-    assert compared.loc[("toy", "SPICE"), "ours"].tolist() == ["not computed"]
+    compared = pd.read_csv(tables / "published.csv").query("metric == 'SPICE'")
+    assert compared["ours"].tolist() == ["not computed"]
     for text in (page, (tables / "captions_test.md").read_text()):
         assert "SPICE was not computed: models not available in /x;" in text
         assert "SPICE-object was" not in text
