@@ -30,7 +30,7 @@ ROOMS = {
     "training": FOUNDATION | {"data", "features", "relevance", "models", "decoding", "metrics"},
     "explain": FOUNDATION | {"data", "features", "relevance", "models", "decoding"},
     "benchmarks": FOUNDATION
-    | {"data", "features", "relevance", "models", "decoding", "metrics", "explain"},
+    | {"data", "features", "relevance", "models", "decoding", "metrics", "explain", "pickled_data"},
     "report": FOUNDATION | {"data", "relevance", "metrics"},
 }
 ROOMS["cli"] = set(ROOMS)

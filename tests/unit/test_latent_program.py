@@ -276,6 +276,7 @@ def test_nouns_of_a_table_of_tags_are_objects_too(folders: dict[str, Path], tmp_
         succeed(folders, *evaluate, f"--tags={tags}", out=tmp_path)
 
 
+@pytest.mark.slow
 def test_the_pickles_of_the_program_are_converted_once(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -298,6 +299,9 @@ def test_the_pickles_of_the_program_are_converted_once(
     assert "->" not in succeed(folders, "--mode=prepar", out=tmp_path)
     (folder / "lime4_perturb_indexes").write_bytes(pickle.dumps({"a": "b"}))
     with pytest.raises(CapscopeError, match="holds str, no lists of numbers"):
+        succeed(folders, "--mode=prepar", out=tmp_path)
+    (folder / "lime4_perturb_indexes").write_bytes(pickle.dumps(Path("a")))
+    with pytest.raises(CapscopeError, match=r"lime4_perturb_indexes was not read: .* can run code"):
         succeed(folders, "--mode=prepar", out=tmp_path)
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from torch import Tensor
 
@@ -33,7 +34,11 @@ from capscope.data.annotations import Image
 from capscope.errors import CapscopeError
 from capscope.explain.latent.published import VARIANTS
 from capscope.files import read_json, write_json, write_text
+from capscope.pickled_data import load_pickled_data
 from capscope.tensors import read_foreign
+
+LARGEST = 1 << 28
+"""Bytes of a pickle that is read."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class LatentFiles:
             target = self.lime / f"{name}.json"
             if source is None or target.exists():
                 continue
-            write_json(target, _plain(read_foreign(source), source), indent=None)
+            write_json(target, _plain(_read(source), source), indent=None)
             written.append(target)
         return written
 
@@ -170,9 +175,24 @@ class LatentFiles:
         return read_json(path) if path.exists() else None
 
 
+def _read(source: Path) -> Any:
+    """Read a PyTorch file or a pickle; neither can run code."""
+    if source.suffix == ".pt":
+        return read_foreign(source)
+    if source.stat().st_size > LARGEST:
+        raise CapscopeError(
+            f"{source} is larger than {LARGEST >> 20} MB: no file of the program is"
+        )
+    try:
+        with source.open("rb") as stream:
+            return load_pickled_data(stream)
+    except CapscopeError as error:
+        raise CapscopeError(f"{source} was not read: {error}") from error
+
+
 def _plain(loaded: Any, source: Path) -> Any:
     """Return lists in place of tensors; a list with one tensor an image is the list of its ids."""
-    if isinstance(loaded, Tensor):
+    if isinstance(loaded, Tensor | np.ndarray):
         return loaded.tolist()
     if isinstance(loaded, dict):
         return {
