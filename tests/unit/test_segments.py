@@ -221,6 +221,40 @@ def test_a_segment_without_category_is_named(tmp_path: Path) -> None:
         added(tmp_path, "segments_panoptic", path)
 
 
+def instances(path: Path, *objects: dict[str, object]) -> Path:
+    images = [{"id": image_id, "width": 28, "height": 14} for image_id in IDS]
+    annotations = [{"image_id": 7, **one} for one in objects]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+    return path
+
+
+def test_boxes_and_polygons_become_segments_small_objects_above_large_ones(tmp_path: Path) -> None:
+    data_folder(tmp_path / "data", IDS)
+    cat = {"category_id": 17, "bbox": [8, 4, 4, 4], "area": 16}
+    bed = {"category_id": 65, "bbox": [0, 0, 16, 14], "area": 224}
+    half = [20, 0, 27, 0, 27, 13, 20, 13]
+    dog = {"category_id": 18, "bbox": [0, 0, 28, 14], "area": 100, "segmentation": [half]}
+    path = instances(tmp_path / "boxes.json", cat, dog, bed)
+    read = added(tmp_path, "segments_instances", path).read([7, 40]).segments
+    assert read is not None
+    expected = torch.full((14, 28), -1)
+    expected[:, :16] = CHANNELS[65]
+    expected[4:8, 8:12] = CHANNELS[17]
+    expected[:, 20:] = CHANNELS[18]
+    torch.testing.assert_close(read[0], slow_pool(expected, 133, (7, 7)))
+    assert not read[1].any()
+
+
+def test_instances_that_do_not_fit_are_named(tmp_path: Path) -> None:
+    data_folder(tmp_path / "data", IDS)
+    path = instances(tmp_path / "boxes.json", {"category_id": 999, "bbox": [0, 0, 5, 5]})
+    with pytest.raises(CapscopeError, match=r"image 7: category 999 is none of COCO's 133"):
+        added(tmp_path, "segments_instances", path)
+    path.write_text('{"annotations": []}')
+    with pytest.raises(CapscopeError, match="does not hold COCO's instances"):
+        added(tmp_path, "segments_instances", path)
+
+
 def test_the_masks_of_scenes_become_segments(tmp_path: Path) -> None:
     settings = {"seed": 3, "size": 64, "train": 2, "val": 1, "test": 1, "shift": 0, "bias": 0.8}
     data = tmp_path / "data"

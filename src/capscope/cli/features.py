@@ -30,7 +30,8 @@ from capscope.cli.options import FOLDER, hold, params_options
     metavar="FORMAT PATH",
     help="Instead of extracting: take features from files of others. Formats: tsv, regions_hdf5, "
     "regions_npz, grid_hdf5, grid_npz, store (one of ours); and besides segments_hdf5, "
-    "segments_npy, segments_panoptic, segments_masks (scenes) or segments_torchvision.",
+    "segments_npy, segments_panoptic, segments_instances (boxes or polygons), segments_masks "
+    "(scenes) or segments_torchvision.",
 )
 @click.option(
     "--run",

@@ -17,6 +17,7 @@ from capscope.data.karpathy import SKIPPED_FILE, write_skipped
 from capscope.errors import CapscopeError
 from capscope.features.extractor import EXTRACTOR_FILES
 from capscope.features.importing.grids import Hdf5Grids, NpzGrids
+from capscope.features.importing.instances import InstanceLabels
 from capscope.features.importing.kept import KeptStore
 from capscope.features.importing.labels import LabelSource, ModelLabels, PanopticLabels, SceneMasks
 from capscope.features.importing.per_image import Hdf5Regions, NpzRegions
@@ -51,6 +52,7 @@ SEGMENT_FORMATS: dict[str, Callable[[Path, Dataset], Source[Tensor]]] = {
     "segments_hdf5": lambda path, dataset: Hdf5Segments(path),
     "segments_npy": lambda path, dataset: NpySegments(path),
     "segments_panoptic": lambda path, dataset: PanopticLabels(path),
+    "segments_instances": lambda path, dataset: InstanceLabels(path),
     "segments_masks": SceneMasks,
     "segments_torchvision": ModelLabels,
 }
