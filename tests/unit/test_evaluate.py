@@ -190,6 +190,9 @@ def test_the_command_scores_all_runs_and_splits(tmp_path, scenes, params):
     perfect = cells["gridtd", "1", "test", "ROUGE-L"]
     assert float(perfect["value"]) == 1.0
     assert perfect["count"] == "6"
+    by_run = json.loads((tmp_path / "scores" / "metrics.json").read_text("utf-8"))
+    assert by_run["gridtd"]["xe"]["seed1"]["test"]["ROUGE-L"] == 1.0
+    assert set(by_run["human"]) == {"test", "shift"}
     with (tmp_path / "scores" / "per_image.csv").open() as stream:
         per_image = list(csv.DictReader(stream))
     assert len(per_image) == 3 * (6 + 4)

@@ -37,6 +37,7 @@ rule evaluate:
         images="results/{dataset}/scores/per_image.csv",
         comparisons="results/{dataset}/scores/comparisons.csv",
         seeds="results/{dataset}/scores/seeds.csv",
+        summary="results/{dataset}/scores/metrics.json",
     log:
         "results/{dataset}/logs/evaluate.log",
     benchmark:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from capscope.data.annotations import Dataset
-from capscope.files import write_text
+from capscope.files import write_json, write_text
 from capscope.metrics.comparison import compare_drawn
 from capscope.metrics.registry import describe, metric
 from capscope.metrics.rows import Row, metric_names, splits_of, systems_of
@@ -26,6 +26,8 @@ CAPTIONS_TABLE = "captions.csv"
 IMAGES_TABLE = "per_image.csv"
 COMPARISONS_TABLE = "comparisons.csv"
 SEEDS_TABLE = "seeds.csv"
+METRICS_FILE = "metrics.json"
+"""The values of ``captions.csv`` by system, stage, seed, split and metric, as DVC compares them."""
 COMPARISONS = (
     *("dataset", "split", "metric", "first", "second", "first_seeds", "second_seeds"),
     *("difference", "low", "high", "p_bootstrap", "t", "p_t_test", "images", "direction"),
@@ -72,11 +74,25 @@ class Tables:
         return tables
 
     def write(self, folder: Path) -> None:
-        """Write the four tables as CSV."""
+        """Write the four tables as CSV, and the values of the first as JSON."""
         write_text(folder / CAPTIONS_TABLE, as_csv(self.captions))
         write_text(folder / IMAGES_TABLE, as_csv(self.images))
         write_text(folder / COMPARISONS_TABLE, as_csv(self.comparisons, COMPARISONS))
         write_text(folder / SEEDS_TABLE, as_csv(self.seeds, SEEDS))
+        write_json(folder / METRICS_FILE, self.by_run())
+
+    def by_run(self) -> dict[str, Any]:
+        """Return the values of all runs, nested: system, stage, seed, split, metric."""
+        found: dict[str, Any] = {}
+        for line in self.captions:
+            value = _defined(line["value"])
+            if value is not None:
+                place = found
+                seed = f"seed{line['seed']}" if line["stage"] else ""
+                for key in filter(None, (line["system"], line["stage"], seed, line["split"])):
+                    place = place.setdefault(key, {})
+                place[line["metric"]] = value
+        return found
 
     def to_json(self) -> dict[str, list[Line]]:
         """Return all but the scores per image, null where a number is undefined."""
