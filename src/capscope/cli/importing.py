@@ -212,7 +212,7 @@ def difnet(
 def difnet_annotations(folder: Path, name: str, words: str, out: Path) -> None:
     """Turn the annotations of DIFNet's program into a data set in Karpathy's layout.
 
-    
+    \b
     capscope import difnet_annotations --annotations m2_annotations --out dataset_coco.json
     """
     from capscope.data.annotations import karpathy_json
