@@ -62,7 +62,7 @@ types: $(READY)  ## Check the types.
 	mypy
 
 docs: $(READY)  ## Build the documentation as a site, build/docs/index.html; warnings are errors.
-	python -m sphinx -q -W --keep-going -j auto -d build/doctrees docs build/docs
+	python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
 
 format: $(READY)  ## Format Python and the workflow.
 	ruff check --fix .
