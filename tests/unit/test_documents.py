@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from capscope.benchmarks import BENCHMARKS
 from capscope.explain import EXPLAINERS
 from capscope.models import CAPTIONERS
 from capscope.params import load_params, schema
@@ -71,6 +72,20 @@ def test_captioners_and_explainers_of_the_schema_are_those_of_the_registries():
         *explanations["controls"]["items"]["enum"],
     }
     assert named == set(EXPLAINERS)
+
+
+@pytest.mark.parametrize(
+    ("page", "names"),
+    [("benchmarks", BENCHMARKS), ("captioners", CAPTIONERS), ("explainers", EXPLAINERS)],
+)
+def test_everything_that_can_be_chosen_is_explained(page, names):
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_every_overlay_is_listed():
+    text = (ROOT / "config" / "README.md").read_text("utf-8")
+    assert [path.name for path in (ROOT / "config").glob("*.yaml") if path.name not in text] == []
 
 
 def test_the_pinned_packages_are_checked_by_hash_and_come_from_no_named_address():
