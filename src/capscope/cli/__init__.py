@@ -90,3 +90,19 @@ def main() -> None:
     except click.Abort:
         click.echo("capscope: interrupted", err=True)
         sys.exit(130)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        detail = str(error).partition("\n")[0] or type(error).__name__
+        click.echo(
+            f"capscope: error: there is not enough memory ({detail}). Lower the batch size, or give "
+            "the job more; what was finished stays",
+            err=True,
+        )
+        sys.exit(2)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Tell a lack of memory from other failures; PyTorch has no type of its own on a CPU."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(one in str(error).lower() for one in words)
