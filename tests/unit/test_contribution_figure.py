@@ -32,10 +32,12 @@ def drawn(*runs):
 def test_a_run_is_drawn_over_the_others_of_its_stage_at_the_published_positions():
     figure = drawn(run_of("difnet", SHARES), run_of("base", SHARES | {"vision": 0.5}))
     vision, entropy, _, layers = figure.axes
-    assert [line.get_label() for line in vision.lines] == ["base", "difnet"]
-    for axes, value in ((vision, 0.6), (entropy, 3.0)):
-        assert list(axes.lines[-1].get_xdata()) == list(range(FIRST, LAST + 1))
-        assert set(axes.lines[-1].get_ydata()) == {value}
+    names = ["base", "difnet", "difnet: segments alone"]
+    assert [line.get_label() for line in vision.lines] == names
+    for axes, values in ((vision, (0.5, 0.6, 0.25)), (entropy, (3.0, 3.0))):
+        for line, value in zip(axes.lines, values, strict=True):
+            assert list(line.get_xdata()) == list(range(FIRST, LAST + 1))
+            assert set(line.get_ydata()) == {value}
     assert [bar.get_height() for bar in layers.patches] == [0.6]
 
 

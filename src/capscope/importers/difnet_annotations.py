@@ -6,6 +6,7 @@ A folder holds ``captions_train2014.json``, ``captions_val2014.json`` and four a
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,7 +92,7 @@ def spacy_rules() -> Tokenizer:
         spaCy is not installed.
     """
     try:
-        import spacy
+        spacy: Any = importlib.import_module("spacy")
     except ImportError as error:
         raise CapscopeError(
             "spaCy is not installed: `pip install spacy`, or take `--words treebank`"

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from capscope.report.figures import COLOURS, CONTROL, INK, plain
 from capscope.report.results import Results, RunResults
@@ -44,7 +45,9 @@ def contribution_figure(results: Results, run: RunResults) -> Figure | None:
         _curve(axes, _chosen(run, explainer, split, measure), COLOURS[0], run.system)
         axes.set_title(f"{title} by position", fontsize=10, color=INK)
         axes.set_xlabel("position of the word", fontsize=9)
-    if others:
+    of_segments = _chosen(run, explainer, split, "segments")
+    _curve(vision, of_segments, SOURCES[1][1], f"{run.system}: segments alone")
+    if len(vision.lines) > 1:
         vision.legend(frameon=False, fontsize=8)
     by_kind = {
         measure: _chosen(run, explainer, split, measure)["value"]
@@ -82,8 +85,8 @@ def _sources(axes: Axes, by_kind: dict[str, pd.Series[float]]) -> None:
     """Stack the sources of each kind of word; what rules lose is left open."""
     shown = [kind for kind in KINDS if kind in by_kind["vision"].index]
 
-    def of(measure: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        return by_kind[measure].reindex(shown).fillna(0.0).to_numpy(float)
+    def of(measure: str) -> NDArray[np.float64]:
+        return np.asarray(by_kind[measure].reindex(shown).fillna(0.0), np.float64)
 
     parts = (of("vision") - of("segments"), of("segments"), of("language"))
     left = np.zeros(len(shown))
@@ -93,7 +96,7 @@ def _sources(axes: Axes, by_kind: dict[str, pd.Series[float]]) -> None:
             left = left + part
     axes.invert_yaxis()
     axes.set_title("sources by kind of word", fontsize=10, color=INK)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.08))
 
 
 def _layers(axes: Axes, rows: pd.DataFrame) -> None:

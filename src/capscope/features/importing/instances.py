@@ -73,7 +73,7 @@ class InstanceLabels(LabelSource):
 def _object(one: Mapping[str, Any]) -> _Object:
     x, y, width, height = map(float, one["bbox"])
     right, low = x + max(width, 1) - 1, y + max(height, 1) - 1  # the last pixels that are painted
-    outlines = [(x, y, right, y, right, low, x, low)]
+    outlines: list[tuple[float, ...]] = [(x, y, right, y, right, low, x, low)]
     polygons = one.get("segmentation")
     if isinstance(polygons, list) and polygons and not one.get("iscrowd"):
         outlines = [tuple(map(float, polygon)) for polygon in polygons if len(polygon) >= 6]
