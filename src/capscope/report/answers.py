@@ -95,12 +95,18 @@ def which_explainer(evidence: Evidence) -> Answer:
             "Summed over the cells of the grid, where a finer raster gives no lead, "
             f"{evidence.title(first)} is first with {percent(pooled[first])}."
         )
+    verdict = evidence.title(best)
     controls = evidence.values(PIXELS, controls=True).mean().sort_values(ascending=False)
     if len(controls):
         control = str(controls.index[0])
+        leads = [evidence.lead(PIXELS, best, control, run) for run in hits.index]
+        above = sum(lead is not None and lead.is_ahead for lead in leads)
         sentences.append(
-            f"The best control, {evidence.title(control)}, hits {percent(controls[control])}."
+            f"The best control, {evidence.title(control)}, hits {percent(controls[control])}; "
+            f"{evidence.title(best)} is above it by more than chance for {_of(above, len(hits))}."
         )
+        if 2 * above <= len(hits):
+            verdict += ", but not surely above controls"
     sentences.append(_cost(evidence, best, [str(name) for name in means.index]))
     figures = pd.DataFrame(
         {
@@ -111,7 +117,7 @@ def which_explainer(evidence: Evidence) -> Answer:
             "CPU ms a word": [_number(evidence.cost.get(name), 1) for name in means.index],
         }
     )
-    return Answer(name, question, evidence.title(best), tuple(sentences), figures)
+    return Answer(name, question, verdict, tuple(sentences), figures)
 
 
 def _cost(evidence: Evidence, best: str, names: Sequence[str]) -> str:
