@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from capscope.models.layers import product as module
 from capscope.models.layers.product import product
+from capscope.relevance import operations as ops
+from capscope.relevance.rules import Rules
 
 
 @pytest.fixture(autouse=True)
@@ -47,3 +50,16 @@ def test_nothing_goes_wrong_under_automatic_precision():
     x, weight = torch.randn(3, 5), torch.randn(6, 5)
     with torch.autocast("cpu", torch.bfloat16):
         assert product(x, weight).dtype == torch.bfloat16
+
+
+def test_only_plain_operations_within_the_context_take_it(monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "product", lambda *given: calls.append(1) or product(*given))
+    layer, x = nn.Linear(7, 4), torch.randn(5, 7)
+    with module.fastest_products():
+        torch.testing.assert_close(ops.linear(layer, x), layer(x), rtol=1e-5, atol=1e-5)
+        assert len(calls) == 1
+        with ops.relevance_mode(Rules()):
+            assert torch.equal(ops.linear(layer, x), layer(x))
+    assert torch.equal(ops.linear(layer, x), layer(x))
+    assert len(calls) == 1

@@ -68,7 +68,7 @@ class Captioner(nn.Module, ABC):
 
     `features` -> `project` -> latent (B, N, P) -> `memory` -> Memory. The two parts let
     explainers perturb the latent features. `step` and `hidden` are two ways through the same
-    equations: `readout(hidden(f, ids).values)` equals the logits behind successive `step`s.
+    equations: `readout(hidden(f, ids).values)` equals the logits behind successive steps.
     """
 
     vocabulary_size: int
@@ -81,6 +81,7 @@ class Captioner(nn.Module, ABC):
     def device(self) -> torch.device:
         """Where its weights are."""
         return next(self.parameters()).device
+
     by_kind: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Constructor arguments that follow from the kind of visual features (grid, regions)."""
 
@@ -164,5 +165,6 @@ def select_rows(state: State, rows: Tensor) -> State:
     found = {}
     for name, tensor in state.items():
         places = (rows + first * tensor.shape[1]).flatten()
-        found[name] = tensor.flatten(0, 1).index_select(0, places).unflatten(0, rows.shape)
+        chosen = tensor.flatten(0, 1).index_select(0, places)
+        found[name] = chosen.view(*rows.shape, *tensor.shape[2:])
     return found

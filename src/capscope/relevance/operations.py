@@ -1,15 +1,16 @@
 """The operations that captioners are written in.
 
-Outside relevance mode each is the plain torch operation, bit for bit. Inside `relevance_mode` the
-forward values stay the same bits, and backward carries relevance multipliers instead of
-derivatives: whatever `Rules` declares constant is cut off, weighted sums and activations scale
-the passing multiplier by a ratio that the forward pass stored, and all else is plain autograd,
-because everything between two such scalings is linear.
+Outside relevance mode each is the plain torch operation, bit for bit (within `products_by`, for
+searches and training, to rounding). Inside `relevance_mode` the forward values stay the same bits,
+and backward carries relevance multipliers instead of derivatives: whatever `Rules` declares
+constant is cut off, weighted sums and activations scale the passing multiplier by a ratio that the
+forward pass stored, and all else is plain autograd, because everything between two such scalings is
+linear.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
@@ -35,7 +36,10 @@ from capscope.relevance.rules import Rules
 Sum = Literal["linear", "addition", "mean", "context", "normalisation"]
 
 
+Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
 _current: ContextVar[Pass | None] = ContextVar("relevance pass", default=None)
+_product: ContextVar[Product] = ContextVar("product", default=F.linear)
 
 
 @contextmanager
@@ -48,6 +52,16 @@ def relevance_mode(rules: Rules) -> Iterator[Pass]:
             yield record
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def products_by(product: Product) -> Iterator[None]:
+    """Let plain operations take x W^T + b by another function, which may round otherwise."""
+    token = _product.set(product)
+    try:
+        yield
+    finally:
+        _product.reset(token)
 
 
 def in_relevance_mode() -> bool:
@@ -120,7 +134,7 @@ def affine(x: Tensor, weight: Tensor, bias: Tensor | None = None, gates: int = 0
     """
     record = _current.get()
     if record is None:
-        return F.linear(x, weight, bias)
+        return _product.get()(x, weight, bias)
     weight, bias = weight.detach(), None if bias is None else bias.detach()
     if gates and record.rules.gate == "constant":
         size = weight.shape[0] // gates

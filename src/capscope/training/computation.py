@@ -22,6 +22,7 @@ from capscope.errors import CapscopeError
 from capscope.features.device import compute_device
 from capscope.features.visual import Features, FeatureSource
 from capscope.models.captioner import Captioner
+from capscope.models.layers.product import fastest_products
 from capscope.training.batches import Rows
 from capscope.training.stages.stage import Stage
 from capscope.training.team import ALONE, Team
@@ -140,12 +141,13 @@ class Computation:
         return Measured({"loss": loss, **values}, weight)
 
     def _arithmetic(self) -> AbstractContextManager[object]:
-        """Return the context of a forward pass.
+        """Return the context of a forward pass: in float32, with the fastest products there are.
 
-        Weights are cast anew each time: those that a draw without gradients has cast have none.
+        In bfloat16, weights are cast anew each time: those that a draw without gradients has cast
+        have none.
         """
         if self.precision == "float32":
-            return nullcontext()
+            return nullcontext() if self.compile else fastest_products()
         return torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False)
 
 

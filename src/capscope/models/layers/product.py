@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from capscope.relevance.operations import products_by
 
 SMALLEST = 1 << 22
 """Multiplications from which the detour is worth it."""
@@ -22,6 +26,11 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     flat = x.reshape(-1, x.shape[-1]).to_mkldnn()
     found: Tensor = functional.linear(flat, weight, bias).to_dense()
     return found.view(*x.shape[:-1], len(weight))
+
+
+def fastest_products() -> AbstractContextManager[None]:
+    """Return the context in which plain operations take `product`: for searches and training."""
+    return products_by(product)
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
