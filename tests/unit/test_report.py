@@ -156,6 +156,14 @@ def data_of(path, function):
     return json.loads(found[1])
 
 
+def test_curves_of_all_runs_are_one_table_for_dvc_plots(results, tmp_path):
+    report(results, tmp_path)
+    assert (tmp_path / "out" / "tables" / "validation.csv").read_text().splitlines() == [
+        "dataset,system,stage,seed,run,epoch,step,CIDEr",
+        "toy,gridtd,xe,1,gridtd xe (seed 1),1,2,0.5",
+    ]
+
+
 def test_pages_of_the_site_name_only_files_that_are_there(results, tmp_path):
     report(results, tmp_path)
     out = tmp_path / "out"

@@ -23,6 +23,7 @@ from capscope.files import (
 )
 from capscope.report.answers import answer_tables, answers
 from capscope.report.contributions import contribution_figure
+from capscope.report.curves import validation_curves
 from capscope.report.evidence import Evidence
 from capscope.report.figures import explainer_bars, save_figure, training_curves
 from capscope.report.gallery import Gallery, entry
@@ -97,7 +98,9 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
     tables = [*all_tables(results), *answer_tables(found), *tests]
     for table in tables:
         write_table(table, out / "tables")
-    for name, frame in (("matrix", evidence.matrix), ("paired_tests", evidence.tests)):
+    tidy = {"matrix": evidence.matrix, "paired_tests": evidence.tests}
+    tidy["validation"] = validation_curves(results)
+    for name, frame in tidy.items():
         write_text(out / "tables" / f"{name}.csv", frame.to_csv(index=False))
     numbers = headline(results)
     pages = [
