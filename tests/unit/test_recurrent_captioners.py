@@ -203,7 +203,7 @@ def test_new_weights_are_drawn_as_published() -> None:
     torch.manual_seed(0)
     sizes = {"vocabulary_size": 500, "feature_size": 40, "embedding": 200, "hidden": 300}
     for name in ("rnn", "lstm", "attention_lstm"):
-        model = build(name, **sizes)
+        model = build(name, **sizes, **({} if name == "rnn" else {"forget_bias": 0}))
         drawn = {
             "embedding.weight": (model.embedding.weight, 500),
             "cell.weight_hh": (model.cell.weight_hh, 300),
@@ -216,6 +216,15 @@ def test_new_weights_are_drawn_as_published() -> None:
         biases = [value for key, value in model.cell.named_parameters() if "bias" in key]
         assert len(biases) == 1
         assert not biases[0].any()
+
+
+@pytest.mark.parametrize("name", ["lstm", "attention_lstm"])
+def test_new_cells_remember_unless_they_are_to_be_as_published(name: str) -> None:
+    sizes = {"vocabulary_size": 5, "feature_size": 4, "embedding": 3, "hidden": 2}
+    for settings, expected in (({}, 1.0), ({"forget_bias": 2.5}, 2.5)):
+        _, forget, *others = build(name, **sizes, **settings).cell.bias_ih.chunk(4)
+        assert forget.tolist() == [expected] * 2
+        assert not any(gate.any() for gate in others)
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm"])

@@ -169,9 +169,28 @@ class VanillaRNN(ImageFirst):
 
 
 class LSTMCaptioner(ImageFirst):
-    """An LSTM begun with a linear function of the image as h, and c = 0."""
+    """An LSTM begun with a linear function of the image as h, and c = 0.
+
+    Parameters
+    ----------
+    forget_bias : float
+        Of new weights; 0 as published. The other parameters are those of `ImageFirst`.
+    """
 
     cell: SingleBiasLSTM
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        feature_size: int,
+        embedding: int = 256,
+        hidden: int = 512,
+        visual: Literal["mean", "flatten"] = "mean",
+        cells: int | None = None,
+        forget_bias: float = 1.0,
+    ) -> None:
+        super().__init__(vocabulary_size, feature_size, embedding, hidden, visual, cells)
+        self.cell.remember(forget_bias)
 
     def new_cell(self, embedding: int, hidden: int) -> SingleBiasLSTM:
         """Return the cell with new weights."""
@@ -204,14 +223,25 @@ class AttentionLSTM(Recurrent):
 
     A = conv1x1(x); h_0 = c_0 = mean of A; weights = softmax(<h, A_n> / sqrt(H)) with the state
     before the step; the cell reads [word, sum of weighted A_n].
+
+    Parameters
+    ----------
+    forget_bias : float
+        Of new weights; 0 as published.
     """
 
     def __init__(
-        self, vocabulary_size: int, feature_size: int, embedding: int = 256, hidden: int = 512
+        self,
+        vocabulary_size: int,
+        feature_size: int,
+        embedding: int = 256,
+        hidden: int = 512,
+        forget_bias: float = 1.0,
     ) -> None:
         super().__init__(vocabulary_size, feature_size, embedding, hidden)
         self.projection = nn.Linear(feature_size, hidden)
         self.cell = SingleBiasLSTM([embedding, hidden], hidden)
+        self.cell.remember(forget_bias)
 
     def project(self, features: Features) -> Tensor:
         """Return the projected visual features A (B, N, H)."""

@@ -145,6 +145,15 @@ class SingleBiasLSTM(LSTM):
         _draw(self.weight_hh)
         nn.init.zeros_(self.bias_ih)
 
+    def remember(self, forget_bias: float) -> None:
+        """Set the bias of the forget gate, which says how long new cells keep what they know.
+
+        At 0 they lose half of it at every step, and learn late what the image, before the first
+        word, has to do with later ones (Gers et al. 2000; Jozefowicz et al. 2015).
+        """
+        with torch.no_grad():
+            self.bias_ih.chunk(self.gates)[FORGET].fill_(forget_bias)
+
     def all_steps(self, x: Tensor, h: Tensor, c: Tensor) -> Tensor:
         """Return h of all steps (B, T, H) from inputs (B, T, I), by torch's fused kernel."""
         weights = [self.weight_ih, self.weight_hh, self.bias_ih, torch.zeros_like(self.bias_ih)]
