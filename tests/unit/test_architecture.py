@@ -31,6 +31,7 @@ ROOMS = {
     "explain": FOUNDATION | {"data", "features", "relevance", "models", "decoding"},
     "benchmarks": FOUNDATION
     | {"data", "features", "relevance", "models", "decoding", "metrics", "explain", "pickled_data"},
+    "planning": {"errors"},
     "report": FOUNDATION | {"data", "relevance", "metrics"},
 }
 ROOMS["cli"] = set(ROOMS)

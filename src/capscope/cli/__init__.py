@@ -32,6 +32,7 @@ COMMANDS = {
     "objects": "Sum the relevance over the visual features of each object.",
     "benchmark": "Measure how good explanations are.",
     "latent": "Explain and evaluate in latent space as a published program does.",
+    "plan": "Estimate time, memory and disk of a workflow from measured rates.",
     "report": "Collect the results into tables and one self-contained page.",
     "verify": "Compare results with their manifests; say what to make again.",
     "provenance": "Say how a row of a table came about, or export how everything did.",
