@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,13 @@ def test_captioners_and_explainers_of_the_schema_are_those_of_the_registries():
 def test_everything_that_can_be_chosen_is_explained(page, names):
     text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
     assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_the_site_leads_to_every_page():
+    listed = "\n".join(blocks(ROOT / "docs" / "index.md", "{toctree}")).splitlines()
+    pages = [path.relative_to(ROOT / "docs").with_suffix("") for path in DOCUMENTS[3:]]
+    lost = [str(page) for page in pages if not any(fnmatch(str(page), line) for line in listed)]
+    assert lost == ["index"]
 
 
 def test_every_overlay_is_listed():
