@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +35,12 @@ def fastest_products() -> AbstractContextManager[None]:
 
 
 def _by_onednn(x: Tensor, weight: Tensor) -> bool:
+    backend: Any = torch.backends.mkldnn
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * len(weight) >= SMALLEST
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(backend.is_available() and backend.enabled)
         and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
     )
