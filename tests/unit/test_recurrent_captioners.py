@@ -203,7 +203,8 @@ def test_new_weights_are_drawn_as_published() -> None:
     torch.manual_seed(0)
     sizes = {"vocabulary_size": 500, "feature_size": 40, "embedding": 200, "hidden": 300}
     for name in ("rnn", "lstm", "attention_lstm"):
-        model = build(name, **sizes, **({} if name == "rnn" else {"forget_bias": 0}))
+        published = {"recurrent": "normal"} if name == "rnn" else {"forget_bias": 0}
+        model = build(name, **sizes, **published)
         drawn = {
             "embedding.weight": (model.embedding.weight, 500),
             "cell.weight_hh": (model.cell.weight_hh, 300),
@@ -225,6 +226,13 @@ def test_new_cells_remember_unless_they_are_to_be_as_published(name: str) -> Non
         _, forget, *others = build(name, **sizes, **settings).cell.bias_ih.chunk(4)
         assert forget.tolist() == [expected] * 2
         assert not any(gate.any() for gate in others)
+
+
+def test_a_new_rnn_remembers_unless_it_is_to_be_as_published() -> None:
+    sizes = {"vocabulary_size": 5, "feature_size": 4, "embedding": 3, "hidden": 2}
+    assert build("rnn", **sizes).cell.weight_hh.tolist() == [[1, 0], [0, 1]]
+    with pytest.raises(CapscopeError, match="recurrent is 'none'; allowed: identity, normal"):
+        build("rnn", **sizes, recurrent="none")
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm"])

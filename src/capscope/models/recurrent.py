@@ -146,9 +146,31 @@ class ImageFirst(Recurrent):
 
 
 class VanillaRNN(ImageFirst):
-    """h = tanh(W_x x + W_h h + b), begun with a linear function of the image."""
+    """h = tanh(W_x x + W_h h + b), begun with a linear function of the image.
+
+    Parameters
+    ----------
+    recurrent : {"identity", "normal"}
+        W_h of new weights; normal as published. The other parameters are those of `ImageFirst`.
+    """
 
     cell: RNN
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        feature_size: int,
+        embedding: int = 256,
+        hidden: int = 512,
+        visual: Literal["mean", "flatten"] = "mean",
+        cells: int | None = None,
+        recurrent: Literal["identity", "normal"] = "identity",
+    ) -> None:
+        super().__init__(vocabulary_size, feature_size, embedding, hidden, visual, cells)
+        if recurrent not in ("identity", "normal"):
+            raise CapscopeError(f"recurrent is {recurrent!r}; allowed: identity, normal")
+        if recurrent == "identity":
+            self.cell.remember()
 
     def new_cell(self, embedding: int, hidden: int) -> RNN:
         """Return the cell with new weights."""

@@ -178,6 +178,10 @@ class RNN(nn.Module):
         _draw(self.weight_hh)
         nn.init.zeros_(self.bias)
 
+    def remember(self) -> None:
+        """Set W_h to the identity: a new cell keeps what it knows (after Le et al. 2015)."""
+        nn.init.eye_(self.weight_hh)
+
     def project(self, x: Tensor) -> Tensor:
         """Return W_x x + b: (..., I) -> (..., H)."""
         return ops.affine(x, self.weight_ih, self.bias)
