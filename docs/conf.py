@@ -27,6 +27,7 @@ myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3
 
 default_role = "py:obj"
+smartquotes = False  # two hyphens are an option
 add_module_names = False
 autodoc_class_signature = "mixed"
 autodoc_default_options = {

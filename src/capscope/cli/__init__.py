@@ -57,6 +57,7 @@ class LazyGroup(click.Group):
             return None
         module = MODULES.get(cmd_name, cmd_name)
         command: click.Command = import_module(f"capscope.cli.{module}").command
+        command.name = cmd_name
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -83,7 +83,7 @@ def run_option(function: Function) -> Function:
         "--run",
         "run_dir",
         type=FOLDER,
-        default=DEFAULT_RUN,
+        default=str(DEFAULT_RUN),
         show_default=True,
         help="A trained run; `make demo` makes the default one.",
     )(function)
