@@ -17,7 +17,8 @@ def visit_inline(translator: Any, node: nodes.math) -> None:
 
 def visit_display(translator: Any, node: nodes.math_block) -> None:
     """Write an equation that stands alone."""
-    translator.body.append(f'<div class="equation">{tex2mathml(node.astext(), as_block=True)}</div>')
+    equation = tex2mathml(node.astext(), as_block=True)
+    translator.body.append(f'<div class="equation">{equation}</div>')
     raise nodes.SkipNode
 
 
