@@ -208,6 +208,20 @@ def test_every_explainer_gives_maps_of_all_words_and_zeros_beyond_the_caption(
         assert found.words.triu(1).eq(0).all()
 
 
+@pytest.mark.parametrize("captioner", ["base", "difnet"])
+def test_alpha_beta_lrp_in_double_precision_is_that_in_single_but_for_rounding(
+    captioner: str,
+) -> None:
+    subject = toy_subject(captioner)
+    single, double = (
+        explain("alpha_beta_lrp", subject, precision=name) for name in ("float32", "float64")
+    )
+    for found, exact in ((single.grid, double.grid), (single.words, double.words)):
+        assert exact.dtype == torch.float32
+        torch.testing.assert_close(found, exact, rtol=0, atol=5e-2 * float(exact.abs().max()))
+    assert not torch.equal(single.grid, double.grid)
+
+
 @pytest.mark.parametrize("name", ON_A_GRID)
 def test_a_caption_is_explained_alike_alone_and_in_a_batch(name: str) -> None:
     subject = toy_subject(home(name))

@@ -15,7 +15,7 @@ from capscope.explain.subject import Subject
 from capscope.features.visual import Features
 from capscope.models.base import BaseTransformer
 from capscope.relevance import image_rules
-from capscope.relevance.alpha_beta import AlphaBeta
+from capscope.relevance.alpha_beta import AlphaBeta, Over
 from capscope.relevance.recursion_difnet import DIFNetLRP
 
 
@@ -48,7 +48,8 @@ class AlphaBetaLRP(Explainer):
         training = captioner.training
         captioner.eval()
         try:
-            rules = AlphaBeta(over="batch" if self.parity else "sample")
+            over: Over = "batch" if self.parity else "sample"
+            rules = AlphaBeta(over=over, carried=getattr(torch, self.precision))
             found = DIFNetLRP(captioner, rules).explain(
                 features,
                 word_ids[:, :-1],
@@ -57,6 +58,7 @@ class AlphaBetaLRP(Explainer):
             )
         finally:
             captioner.train(training)
+        found = found.to(torch.float32)
         words = found.embedded.sum(-1)
         account = {"start": torch.ones_like(words[..., 0]), "words": words.sum(-1)}
         for number, layer in enumerate(found.layers, 1):

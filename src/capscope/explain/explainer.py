@@ -26,6 +26,8 @@ class Explainer(ABC):
         Points of a path integral, for integrated gradients.
     head : int or None
         The head of multi-head attention that is explained; None: all of them at once.
+    precision : {"float32", "float64"}
+        Of relevance on its way back, for alpha-beta LRP (its forward pass is in float64).
     parity : bool
         As published by Sun et al. 2022, quirks included; docs/explainers.md says what is different.
 
@@ -54,12 +56,14 @@ class Explainer(ABC):
         *,
         steps: int = 16,
         head: int | None = None,
+        precision: str = "float32",
         parity: bool = False,
     ) -> None:
         self.subject = subject
         self.epsilon = epsilon
         self.steps = steps
         self.head = head
+        self.precision = precision
         self.parity = parity
 
     def rules_of(self, right: Rules, published: Rules | None = None) -> Rules:

@@ -85,7 +85,7 @@ def explain_split(
     for image_id in captions.image_ids.tolist():
         if dataset.by_id(image_id).split != split:
             raise CapscopeError(f"{decoded}: image {image_id} is not of the split {split}")
-    shared = {key: settings[key] for key in ("epsilon", "steps", "parity")}
+    shared = {key: settings[key] for key in ("epsilon", "steps", "precision", "parity")}
     index: dict[str, dict[str, str]] = {"explainers": {}, "left_out": {}}
     times: dict[str, Stopwatch] = {}
     for name in explainers:

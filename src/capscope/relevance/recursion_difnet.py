@@ -52,6 +52,19 @@ class DualFlowRelevance:
     cells: Tensor | None = None
     segments: Tensor | None = None
 
+    def to(self, kind: torch.dtype) -> DualFlowRelevance:
+        """Return the same in another precision."""
+        return DualFlowRelevance(
+            self.ids,
+            self.encoded.to(kind),
+            self.embedded.to(kind),
+            self.last.to(kind),
+            [one.to(kind) for one in self.layers],
+            [one.to(kind) for one in self.words],
+            None if self.cells is None else self.cells.to(kind),
+            None if self.segments is None else self.segments.to(kind),
+        )
+
 
 class EncoderPass(NamedTuple):
     """The encoder's forward pass."""
