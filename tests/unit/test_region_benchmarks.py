@@ -14,6 +14,7 @@ from toy_run import write_run
 from capscope.benchmarks import BENCHMARKS
 from capscope.benchmarks.run import run_benchmarks
 from capscope.data.annotations import read_karpathy
+from capscope.data.scenes.lexicon import CLASSES
 from capscope.data.scenes.write import write_scenes
 from capscope.data.vocabulary import build_vocabulary
 from capscope.errors import CapscopeError
@@ -39,6 +40,7 @@ def params() -> Params:
             "randomisation_images": 4,
             "deletion": few,
             "ablation": few,
+            "latent_objects": {"covered": 0.01},
         },
     }
     return merge(load_params([Path(__file__).parents[2] / "params.yaml"]), overlay)
@@ -57,7 +59,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, params: Params) -> dict[st
         count = 3 + image.id % 4
         corners = torch.rand(count, 2, 2, generator=generator).sort(1).values
         cells = torch.rand(count, DIM, generator=generator)
-        regions.append(Regions(cells, corners.flatten(1), (32, 32)))
+        classes = torch.randint(0, len(CLASSES), (count,), generator=generator)
+        regions.append(Regions(cells, corners.flatten(1), (32, 32), classes))
     folders["features"].mkdir()
     with create_region_store(
         folders["features"],
@@ -65,8 +68,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, params: Params) -> dict[st
         regions=MOST,
         dim=DIM,
         dtype="float32",
-        attributes={"network": "toy"},
-        details=(),
+        attributes={"network": "toy", "class_names": list(CLASSES)},
+        details=("class_ids",),
     ) as writer:
         writer.append(regions)
     write_manifest(folders["features"], "features", params={})
@@ -98,7 +101,7 @@ def test_every_benchmark_measures_regions(
     table(folders, params, name, tmp_path / "b")
     first, again = (tmp_path / folder / f"{name}.csv" for folder in ("a", "b"))
     assert first.read_bytes() == again.read_bytes()
-    assert "lrp" in set(rows["explainer"])
+    assert ("lrp" if name != "components" else "VF") in set(rows["explainer"])
     assert (rows["n"] > 0).all()
     if name != "hallucination":  # without a hallucinated word, the area is not defined
         assert np.isfinite(rows["value"]).all()
