@@ -83,8 +83,12 @@ def word_loss(
 
 
 def _logits(captioner: Captioner, hidden: Tensor) -> Tensor:
-    """Return logits (M, V) of M positions (M, H): padding never reaches the output layer."""
-    return captioner.readout(hidden.unsqueeze(0)).squeeze(0)
+    """Return logits (M, V) of M positions (M, H): padding never reaches the output layer.
+
+    Those of bfloat16 are widened: three digits are not enough for the logarithm of a sum.
+    """
+    logits = captioner.readout(hidden.unsqueeze(0)).squeeze(0)
+    return logits.float() if logits.dtype == torch.bfloat16 else logits
 
 
 def scheduled_sampling(
