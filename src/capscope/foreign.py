@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from capscope.errors import CapscopeError
-from capscope.lifeline import end_with_parent
 from capscope.pickled_data import load_pickled_data
 from capscope.tensors import write_tensors
 
@@ -172,7 +171,6 @@ def _told(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    end_with_parent()
     try:
         main(*sys.argv[1:])
     except CapscopeError as problem:

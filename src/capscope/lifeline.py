@@ -1,6 +1,6 @@
 """Processes that end with those that they work for, even if those are killed.
 
-``python -m capscope.lifeline COMMAND...`` runs a command that ends with whoever started it.
+``python -m capscope.lifeline PID COMMAND...`` runs a command that ends with its parent, PID.
 """
 
 from __future__ import annotations
@@ -37,15 +37,19 @@ def end_with_workflow() -> None:
         _then_leave(lambda: _await_end(int(number)))
 
 
-def end_with_parent() -> None:
+def end_with_parent(parent: int) -> None:
     """End this process when its parent ends: by the kernel on Linux, else by looking now and then.
 
     For processes that hold nothing of value: they are killed.
+
+    Parameters
+    ----------
+    parent : int
+        Process id of the parent, which may have ended already.
     """
-    parent = os.getppid()
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it has ended before that
+        if os.getppid() != parent:  # it had ended before that
             os.kill(os.getpid(), signal.SIGKILL)
     else:
         _then_leave(lambda: _await_other_parent(parent))
@@ -63,7 +67,7 @@ def tied(command: Sequence[str]) -> list[str]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
     if sys.platform != "linux":  # elsewhere the tie would not outlast the start of the command
         return list(command)
-    return [sys.executable, "-m", "capscope.lifeline", *command]
+    return [sys.executable, "-m", "capscope.lifeline", str(os.getpid()), *command]
 
 
 def _leave(number: int, _: FrameType | None) -> None:
@@ -110,5 +114,5 @@ def _await_other_parent(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    end_with_parent()
-    os.execvp(sys.argv[1], sys.argv[1:])
+    end_with_parent(int(sys.argv[1]))
+    os.execvp(sys.argv[2], sys.argv[2:])

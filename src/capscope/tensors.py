@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from capscope.errors import CapscopeError
 from capscope.files import atomic_path
+from capscope.lifeline import tied
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -131,7 +132,7 @@ def read_foreign(path: Path) -> Any:
         command = [sys.executable, "-m", "capscope.foreign", str(path.resolve()), str(plain)]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=FOREIGN_SECONDS, check=False
+                tied(command), capture_output=True, text=True, timeout=FOREIGN_SECONDS, check=False
             )
         except subprocess.TimeoutExpired as error:
             raise CapscopeError(

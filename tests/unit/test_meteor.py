@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +116,20 @@ def test_huge_captions_are_cut_and_field_marks_removed(tmp_path):
 
 def test_no_captions_start_no_process():
     assert Meteor(command=["/no/such/java"]).statistics([], []).shape == (0, 23)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ties processes on Linux only")
+def test_the_process_ends_with_a_scorer_that_is_killed():
+    code = (
+        "import sys, time; from capscope.metrics.meteor import Meteor\n"
+        "meteor = Meteor(command=[sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "meteor.start(); print(meteor._process.pid, flush=True); time.sleep(60)"
+    )
+    scorer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = Path(f"/proc/{int(scorer.stdout.readline())}/stat")
+    scorer.kill()
+    scorer.wait()
+    end = time.monotonic() + 20
+    while process.exists() and " Z " not in process.read_text() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not process.exists() or " Z " in process.read_text()

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from capscope.errors import CapscopeError
+from capscope.lifeline import tied
 from capscope.metrics.cache import LineCache
 from capscope.metrics.java import METEOR_JAR, jar, java_command
 from capscope.metrics.tokenizer import one_line
@@ -173,7 +174,7 @@ class Meteor:
         self._answers = queue.SimpleQueue()
         try:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
+                tied(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
             )
         except OSError as error:
             raise CapscopeError(f"cannot start Java ({command[0]}): {error.strerror}") from error

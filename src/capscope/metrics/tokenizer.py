@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import Sequence
 
 from capscope.errors import CapscopeError
+from capscope.lifeline import tied
 from capscope.metrics.java import TOKENIZER_JAR, jar, java_command
 
 # Brackets are listed in capitals, as published: in lower case they stay.
@@ -91,7 +92,10 @@ def _run_tokenizer(text: str, timeout: float) -> str:
     )
     try:
         done = subprocess.run(
-            command, input=text.encode("utf-8", "replace"), capture_output=True, timeout=timeout
+            tied(command),
+            input=text.encode("utf-8", "replace"),
+            capture_output=True,
+            timeout=timeout,
         )
     except subprocess.TimeoutExpired as error:
         raise CapscopeError(

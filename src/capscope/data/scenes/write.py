@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from itertools import chain
@@ -85,7 +86,10 @@ def _draw_all(jobs: list[Job], workers: int) -> Iterator[Row]:
         yield from chain.from_iterable(map(_draw_batch, batches))
         return
     with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=end_with_parent
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=end_with_parent,
+        initargs=(os.getpid(),),
     ) as pool:
         yield from chain.from_iterable(pool.map(_draw_batch, batches))
 

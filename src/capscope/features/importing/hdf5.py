@@ -19,6 +19,7 @@ import numpy as np
 
 from capscope.features.importing.hdf5_worker import Array
 from capscope.features.importing.sources import DamagedFeaturesError
+from capscope.lifeline import tied
 
 SECONDS = 60.0
 """Time that opening a file and reading from it may take."""
@@ -82,7 +83,7 @@ class GuardedHdf5:
 
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "capscope.features.importing.hdf5_worker"],
+            tied([sys.executable, "-m", "capscope.features.importing.hdf5_worker"]),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -3,7 +3,7 @@
 ``python -m capscope.features.importing.hdf5_worker`` answers requests until its input ends: a line
 of JSON [path, names], names being null to list what is at the top of the file. An answer is the
 length of a JSON text (8 bytes), that text [problem, names, [[type, shape], ...]], and the arrays.
-It imports next to nothing else of capscope, so that it starts fast.
+It imports nothing else of capscope, so that it starts fast.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from typing import Any
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-
-from capscope.lifeline import end_with_parent
 
 MEMORY = 8 << 30
 """Address space of this process."""
@@ -72,5 +70,4 @@ def _array(file: Any, name: str) -> Array:
 
 
 if __name__ == "__main__":
-    end_with_parent()
     serve()
