@@ -222,6 +222,15 @@ def test_what_was_not_run_says_so_and_what_it_needs() -> None:
     assert table.cells["answer"].tolist() == [NOT_RUN] * 4
 
 
+def test_a_benchmark_that_found_no_words_was_run_all_the_same() -> None:
+    empty = pd.DataFrame(columns=["explainer", "resolution", "word_kind", "split", "measure"])
+    run = RunResults(Path("x"), "gridtd", "xe", 1, {}, {"ground_truth": empty})
+    evidence = Evidence.of(results_of([run]))
+    for answer in (which_explainer(evidence), do_attention_weights_explain(evidence)):
+        assert answer.verdict == "nothing to measure"
+        assert "names an object that its image shows" in answer.sentences[0]
+
+
 def test_a_lead_is_looked_up_in_both_directions() -> None:
     runs = [run_of("gridtd", "xe", both_rasters(SHARES))]
     evidence = Evidence.of(results_of(runs))

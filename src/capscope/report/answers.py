@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from capscope.report.evidence import SIGNIFICANT, Column, Evidence, p_value, percent
+from capscope.report.evidence import SIGNIFICANT, Column, Evidence, change, percent
 from capscope.report.stages import changes
 from capscope.report.table import Table
 
-NOT_RUN = "not run"
+NOT_RUN, NOTHING = "not run", "nothing to measure"
 PIXELS = Column("ground_truth", "pixels", "noun", "hit")
 POOLED = Column("ground_truth", "pooled", "noun", "hit")
 GRID = Column("ground_truth", "grid", "noun", "hit")
@@ -70,7 +70,7 @@ def which_explainer(evidence: Evidence) -> Answer:
     hits = evidence.values(PIXELS)
     if hits.empty:
         needed = "it needs the benchmark ground_truth, and images whose objects are known"
-        return Answer(name, question, NOT_RUN, (f"Not run: {needed}.",))
+        return _without_hits(evidence, name, question, needed)
     means = hits.mean().sort_values(ascending=False)
     firsts = hits.idxmax(axis=1).value_counts()
     best = str(means.index[0])
@@ -120,6 +120,14 @@ def which_explainer(evidence: Evidence) -> Answer:
     return Answer(name, question, verdict, tuple(sentences), figures)
 
 
+def _without_hits(evidence: Evidence, name: str, question: str, needed: str) -> Answer:
+    """Return the answer where there are no hits: not run, or nothing to be found."""
+    if evidence.was_measured("ground_truth") and evidence.values(GRID).empty:
+        reason = f"No caption of the {evidence.split} split names an object that its image shows."
+        return Answer(name, question, NOTHING, (reason,))
+    return Answer(name, question, NOT_RUN, (f"Not run: {needed}.",))
+
+
 def _cost(evidence: Evidence, best: str, names: Sequence[str]) -> str:
     cost = evidence.cost
     if best not in cost:
@@ -142,7 +150,7 @@ def do_attention_weights_explain(evidence: Evidence) -> Answer:
         hits = evidence.values(column)
     if "attention" not in hits:
         needed = "it needs the explainer attention and the benchmark ground_truth"
-        return Answer(name, question, NOT_RUN, (f"Not run: {needed}.",))
+        return _without_hits(evidence, name, question, needed)
     hits = hits[hits["attention"].notna()]
     controls = evidence.values(column, controls=True).reindex(hits.index)
     lines, above, below = [], 0, 0
@@ -205,17 +213,17 @@ def does_lrp_fine_tuning_help(evidence: Evidence) -> Answer:
         worse += sure and line["difference"] < 0
         same = [f for f in found if all(f[k] == line[k] for k in ("system", "before", "after"))]
         cider = next((f for f in same if f["metric"] == "CIDEr"), None)
-        change = _change(line)
+        by = _change(line)
         sentences.append(
             f"{line['system']}, {line['before']} to {line['after']}: {metric.replace('_', ' ')} "
-            f"{_number(line['value_before'], 3)} to {_number(line['value_after'], 3)}, {change}"
+            f"{_number(line['value_before'], 3)} to {_number(line['value_after'], 3)}, {by}"
             + (f"; CIDEr {_change(cider)}." if cider else ".")
         )
         lines.append(
             {
                 "captioner": line["system"],
                 "stages": f"{line['before']} to {line['after']}",
-                metric.replace("_", " "): change,
+                metric.replace("_", " "): by,
                 "CIDEr": _change(cider) if cider else "-",
                 "seeds": str(line["seeds"]),
             }
@@ -281,8 +289,7 @@ def _verdict(up: int, down: int, count: int) -> str:
 
 
 def _change(line: dict[str, float]) -> str:
-    interval = f"{line['difference']:+.3f} [{line['low']:+.3f}, {line['high']:+.3f}]"
-    return f"{interval}, {p_value(line['p_bootstrap'])}"
+    return change(line["difference"], line["low"], line["high"], line["p_bootstrap"])
 
 
 def _mean_over(frame: pd.DataFrame) -> str:

@@ -39,8 +39,7 @@ class Lead(NamedTuple):
         return self.difference > 0 and self.p < SIGNIFICANT
 
     def __str__(self) -> str:
-        interval = f"{self.difference:+.3f} [{self.low:+.3f}, {self.high:+.3f}]"
-        return f"{interval}, {p_value(self.p)}"
+        return change(self.difference, self.low, self.high, self.p)
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,10 @@ class Evidence:
         splits = list(dict.fromkeys(every["split"])) if len(every) else ["test"]
         split = "test" if "test" in splits else splits[0]
         return cls(results, split, every, paired_tests(results), run_times(results))
+
+    def was_measured(self, benchmark: str) -> bool:
+        """Whether a benchmark was run, though it may have found nothing to measure."""
+        return any(benchmark in run.benchmarks for run in self.results.runs)
 
     @cached_property
     def captioners(self) -> dict[str, str]:
@@ -122,3 +125,9 @@ def percent(share: float) -> str:
 def p_value(p: float) -> str:
     """Return such as ``p 0.012`` or ``p < 0.001``."""
     return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
+
+
+def change(difference: float, low: float, high: float, p: float) -> str:
+    """Return such as ``+0.120 [+0.080, +0.160], p 0.002``."""
+    first, second, third = (f"{round(x, 3) + 0.0:+.3f}" for x in (difference, low, high))
+    return f"{first} [{second}, {third}], {p_value(p)}"
