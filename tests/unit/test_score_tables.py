@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.stats import ttest_rel
 
 from capscope.data.annotations import Dataset, Image
 from capscope.data.naming import scene_words
+from capscope.metrics.comparison import compare
 from capscope.metrics.frequent import frequent_object_words, frequent_word_measures
 from capscope.metrics.registry import in_order, metric
 from capscope.metrics.rows import HUMAN, Captions, Row, signature_text
@@ -155,6 +157,17 @@ def test_words_at_a_cutoff_score_as_their_list_does():
     assert [one.value for one in at_two.values()] == [one.value for one in listed.values()]
     assert at_two["word_precision@2"].value == pytest.approx(0.25)  # cat 1 of 2, dog never said
     assert at_two["word_f1@2"].note == "the words: cat, dog"
+
+
+def test_means_over_frequent_words_have_no_score_of_one_image_and_so_no_t_test():
+    references, captions = [[["a", "cat"]], [["a", "dog"]]], [["cat"], ["a", "cat"]]
+    ours = frequent_word_measures(["cat", "dog"], references, captions)
+    theirs = frequent_word_measures(["cat", "dog"], references, [["dog"], ["dog"]])
+    for name, measure in ours.items():
+        found = compare(average([measure, measure]), average([theirs[name]] * 2), resamples=20)
+        assert math.isnan(found.p_t_test)
+        assert found.images == 0
+        assert not math.isnan(found.p_bootstrap)
 
 
 def test_cutoffs_are_found_in_the_registry_and_stand_behind():

@@ -83,7 +83,7 @@ def frequent_word_measures(
             means: Scores = np.nan_to_num(score(right, named, wanted)).mean(axis=-1)
             return means
 
-        return Measure(sums, formula, len(captions), note=note)
+        return Measure(sums, formula, len(captions), note=note, of_images=False)
 
     measures = {
         "word_precision": mean_over_words(lambda right, named, _: divide(right, named)),

@@ -34,6 +34,9 @@ class Measure:
     note : str
         What a reader must know besides the metric's definition: where document frequencies come
         from, versions of models.
+    of_images : bool
+        False if the formula says nothing about a single image, as a mean over words of which an
+        image has few.
     """
 
     sums: Scores
@@ -41,6 +44,7 @@ class Measure:
     count: int
     chance: float | None = None
     note: str = ""
+    of_images: bool = True
 
     @property
     def value(self) -> float:
@@ -49,8 +53,8 @@ class Measure:
 
     @property
     def per_image(self) -> Scores:
-        """The score of each image alone, (N,)."""
-        return self.formula(self.sums)
+        """The score of each image alone, (N,); NaN where it has none."""
+        return self.formula(self.sums) if self.of_images else np.full(len(self.sums), np.nan)
 
 
 def mean(values: Scores, note: str = "") -> Measure:
@@ -81,6 +85,7 @@ def average(measures: Sequence[Measure]) -> Measure:
         sum(measure.count for measure in measures),
         sum(chances) / len(chances) if chances else None,
         measures[0].note,
+        measures[0].of_images,
     )
 
 
