@@ -40,7 +40,8 @@ def at_random(shop: Workshop, generator: random.Random, kills: int) -> Iterator[
         TRAINED.unlink(missing_ok=True)
         child = shop.start(name, count_training_steps)
         time.sleep(generator.uniform(0.0, 0.8) * shop.seconds[name])
-        (os.killpg if whole else os.kill)(child, how)
+        leads = os.getpgid(child) == child  # it may not have come so far
+        (os.killpg if whole and leads else os.kill)(child, how)
         if ended(child) == 0:
             continue
         kills -= 1

@@ -37,6 +37,7 @@ from capscope.features.detector.train_small import train_detector
 from capscope.features.extract_regions import prepare_regions
 from capscope.features.extractor import load_extractor, look
 from capscope.features.store import FeatureStore
+from capscope.files import MANIFEST, write_manifest
 from capscope.params import Params, load_params, merge
 
 ROOT = Path(__file__).parents[2]
@@ -301,9 +302,11 @@ def test_an_image_that_cannot_be_read_leaves_no_store(
 ) -> None:
     dataset = read_karpathy(data / DATASET_FILE, data, "scenes")
     path = dataset.path(dataset.images[5])
-    whole = path.read_bytes()
+    before = {one: one.read_bytes() for one in (path, data / MANIFEST)}
+    whole = before[path]
     try:
         path.write_bytes(whole[: len(whole) // 2].ljust(len(whole), b"\0"))
+        write_manifest(data, "data", params={})  # it came like that
         with pytest.raises(CapscopeError, match=path.name):
             prepare_regions(tmp_path / "fail", data, params, trained)
         assert not (tmp_path / "fail" / "features.h5").exists()
@@ -311,4 +314,5 @@ def test_an_image_that_cannot_be_read_leaves_no_store(
         prepare_regions(tmp_path / "skip", data, skipping, trained)
         assert len(FeatureStore.open(tmp_path / "skip")) == len(dataset.images) - 1
     finally:
-        path.write_bytes(whole)
+        for one, content in before.items():
+            one.write_bytes(content)
