@@ -71,7 +71,7 @@ def lrp_ic(
 @click.option("--checkpoint", type=FILE, required=True, help="PyTorch file with a state_dict.")
 @click.option("--wordmap", type=FILE, required=True, help="JSON with the id of each word.")
 @click.option("--store", "store_dir", type=FOLDER, help="A feature store to check it against.")
-@click.option("--out", type=FOLDER, required=True, help="The run folder to write.")
+@click.option("--out", type=FOLDER, callback=held, required=True, help="The run folder to write.")
 def latent(checkpoint: Path, wordmap: Path, store_dir: Path | None, out: Path) -> None:
     """Import the gridTD of the latent-space program (Elguendouze and others, 2023).
 
@@ -208,7 +208,9 @@ def difnet(
     show_default=True,
     help="Rules by which captions are split; spacy as published, if it is installed.",
 )
-@click.option("--out", type=FILE, required=True, help="Karpathy-layout JSON to write.")
+@click.option(
+    "--out", type=FILE, callback=held, required=True, help="Karpathy-layout JSON to write."
+)
 def difnet_annotations(folder: Path, name: str, words: str, out: Path) -> None:
     """Turn the annotations of DIFNet's program into a data set in Karpathy's layout.
 
