@@ -97,8 +97,8 @@ def main() -> None:
             raise
         detail = str(error).partition("\n")[0] or type(error).__name__
         click.echo(
-            f"capscope: error: there is not enough memory ({detail}). Lower the batch size, or give "
-            "the job more; what was finished stays",
+            f"capscope: error: there is not enough memory ({detail}). Lower the batch size, or "
+            "give the job more; what was finished stays",
             err=True,
         )
         sys.exit(2)
