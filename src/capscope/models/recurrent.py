@@ -303,7 +303,7 @@ class AttentionLSTM(Recurrent):
         scored, summed = SharedWeight(values), SharedWeight(values.mT)
         h = c = memory["first"]
         hs, maps = [], []
-        for word in words.split(1, 1):
+        for word in words.chunk(word_ids.shape[1], 1):
             scores = scored(h) / h.shape[-1] ** 0.5
             if valid is None:
                 maps.append(scores.softmax(-1))
@@ -317,7 +317,7 @@ class AttentionLSTM(Recurrent):
 
     def distinct(self, word_ids: Tensor) -> Tensor:
         """Return what `projected` does, with each word projected once however often it comes."""
-        distinct, places = word_ids.unique(return_inverse=True)
+        distinct, places = torch.unique(word_ids, return_inverse=True)
         columns = self.cell.weight_ih[:, self.cell.columns[WORD]]
         table = product(self.embedding(distinct), columns, self.cell.bias_ih)
         return functional.embedding(places, table)
