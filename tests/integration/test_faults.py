@@ -129,12 +129,13 @@ def kill_snakemake(project, how, whole_group, wait):
     return left, [name for name in before | after if before.get(name) != after.get(name)]
 
 
-@pytest.fixture
-def workflow(project, tmp_path):
-    """A copy of the finished workflow whose files Snakemake takes as they are."""
-    copy = Project(tmp_path / "workflow")
+@pytest.fixture(scope="module")
+def workflow(project, tmp_path_factory):
+    """A copy of the finished workflow, in which Snakemake has trained."""
+    copy = Project(tmp_path_factory.mktemp("faults") / "workflow")
     shutil.copytree(project.folder, copy.folder)
-    copy.snakemake("--touch", "--", TRAINED)
+    shutil.rmtree((copy.folder / TRAINED).parent)
+    copy.snakemake("--rerun-triggers", "mtime", "--", TRAINED)
     return copy
 
 
@@ -157,8 +158,9 @@ def test_a_snakemake_that_is_killed_often_leaves_no_job_and_the_next_one_goes_on
 
 
 def test_dvc_stops_while_snakemake_is_at_work_and_says_so(workflow):
-    run = (workflow.folder / TRAINED).parent
-    (run / "manifest.json").unlink()
+    manifest = workflow.folder / TRAINED
+    content = manifest.read_bytes()
+    manifest.unlink()
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, "results/smoke"],
         cwd=workflow.folder,
@@ -171,6 +173,7 @@ def test_dvc_stops_while_snakemake_is_at_work_and_says_so(workflow):
     finally:
         holder.kill()
         holder.wait()
+        manifest.write_bytes(content)
     assert done.returncode
     assert re.search(rf"another snakemake is at work: .*process {holder.pid} on ", done.stdout)
 
