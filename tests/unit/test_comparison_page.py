@@ -156,7 +156,14 @@ def test_files_of_captions_are_compared_by_command(dataset, tmp_path):
         said = [{"image_id": k, "caption": f"a {name} cat number {k}"} for k in range(4)]
         write_json(tmp_path / f"{name}.json", said)
     params = Path(__file__).resolve().parents[2] / "params.yaml"
-    arguments = ["--params", params, "--references", tmp_path / "captions.json", "--images", tmp_path / "images"]
+    arguments = [
+        "--params",
+        params,
+        "--references",
+        tmp_path / "captions.json",
+        "--images",
+        tmp_path / "images",
+    ]
     for name in ("one", "two"):
         arguments += ["--candidates", tmp_path / f"{name}.json"]
     settings = ["--set", "metrics.meteor=false", "--set", "metrics.tokenizer=python"]
