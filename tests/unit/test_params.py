@@ -151,3 +151,9 @@ def test_paths_take_variables_with_and_without_a_default(monkeypatch):
 def test_the_parameter_file_comments_every_block():
     params = yaml.safe_load(PARAMS.read_text("utf-8"))
     assert list(params) == list(schema()["properties"])
+
+
+def test_experiments_of_dvc_can_read_the_parameters():
+    text = (ROOT / "params.yaml").read_text("utf-8")
+    values = [line.split("#")[0] for line in text.splitlines()]
+    assert not [value for value in values if "${" in value], "dvc exp run -S would expand it"
