@@ -100,10 +100,8 @@ REDRAWN = config["benchmarks"]["removal_images"] and not IMPORTED
 MEASURES = [measure for measure in MEASURES if measure != "removal" or REDRAWN]
 
 DATA = [f"results/{DATASET}/data/manifest.json"]
-FEATURES = [
-    f"results/{DATASET}/features/{kind}/manifest.json"
-    for kind in sorted({settings["features"] for settings in SYSTEMS.values()})
-]
+KINDS = sorted({settings["features"] for settings in SYSTEMS.values()})
+FEATURES = [f"results/{DATASET}/features/{kind}/manifest.json" for kind in KINDS]
 VOCABULARIES = [f"results/{DATASET}/vocabulary/{system}/manifest.json" for system in SYSTEMS]
 MODELS = [f"{run}/manifest.json" for run in RUNS]
 CAPTIONS = [f"{run}/decoded/{split}.json" for run in RUNS for split in SPLITS]

@@ -2,7 +2,7 @@
 rule export:
     input:
         f"results/{DATASET}/exported/ngrams.json",
-        [path.replace("/features/", "/exported/") for path in FEATURES],
+        expand(f"results/{DATASET}/exported/{{kind}}/manifest.json", kind=KINDS),
 
 
 rule export_labels:
