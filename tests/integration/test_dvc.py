@@ -24,7 +24,7 @@ def recorded(finished, tmp_path_factory):
     shutil.copytree(finished.folder, project.folder)
     project.run("dvc", "repro")
     project.run("git", "add", ".")
-    project.run("git", "commit", "--quiet", "--message", "results")
+    project.run("git", "commit", "--quiet", "--allow-empty", "--message", "results")
     return project
 
 

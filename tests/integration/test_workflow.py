@@ -39,9 +39,12 @@ def test_nothing_is_left_to_do_after_a_run(finished):
         ({"benchmarks": {"sigma": 1.5}}, {"measure", "write_report"}),
         ({"explanations": {"epsilon": 0.1}}, {"relevance", "measure", "write_report"}),
         ({"decoding": {"beam": 2}}, set(RULES)),
-        ({"seeds": [1, 2]}, {"train_captioner", *RULES}),
+        ({"seeds": [1, 2]}, {"train_captioner", "compare_runs", *RULES}),
         ({"systems": {"gridtd": {"xe": {"epochs": 2}}}}, {"train_captioner", *RULES}),
-        ({"systems": {"gridtd": {"stages": ["xe", "lrp_scst"]}}}, {"train_captioner", *RULES}),
+        (
+            {"systems": {"gridtd": {"stages": ["xe", "lrp_scst"]}}},
+            {"train_captioner", "compare_runs", *RULES},
+        ),
         (
             {"systems": {"gridtd": {"xe": {"encoder": "fine_tuned"}}}},
             {"train_captioner", "extract_fine_tuned", *RULES},
@@ -92,7 +95,7 @@ def test_dvc_and_snakemake_leave_each_other_nothing_to_do(finished, tmp_path):
     finished.run("dvc", "remote", "add", "--default", "store", str(tmp_path / "remote"))
     finished.run("dvc", "push")
     finished.run("git", "add", ".")
-    finished.run("git", "commit", "--quiet", "--message", "results")
+    finished.run("git", "commit", "--quiet", "--allow-empty", "--message", "results")
     clone = Project(tmp_path / "clone")
     finished.run("git", "clone", "--quiet", ".", str(clone.folder))
     clone.run("dvc", "pull")
@@ -119,7 +122,8 @@ def test_a_killed_training_is_taken_up_again_and_ends_with_the_same_bytes(finish
     )
     try:
         while not (run / "state").exists() and started.poll() is None:
-            time.sleep(0.05)
+            time.sleep(0.01)
+        os.killpg(started.pid, signal.SIGSTOP)  # else so short a training is over too soon
         second = project.snakemake("train", check=False)
     finally:
         os.killpg(started.pid, signal.SIGKILL)

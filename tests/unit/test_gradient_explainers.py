@@ -156,7 +156,7 @@ def test_integrated_gradients_of_a_linear_model_are_gradient_times_input() -> No
 def test_integrated_gradients_add_up_to_what_the_logit_gains(captioner: str) -> None:
     subject = toy_subject(captioner)
     bent = captioner in TRANSFORMERS  # by normalisation, near the way's start
-    account = explain("integrated_gradients", subject, steps=64).conservation
+    account = explain("integrated_gradients", subject, steps=256).conservation
     assert account["start"].abs().max() > 1e-3
     ways = [("start", "grid"), ("network", "pixels")]
     if captioner == "difnet":

@@ -125,12 +125,12 @@ def test_alignments_are_found_again_without_a_process(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_and_its_metrics_load_nothing_that_starts_a_java():
+def test_training_and_its_metrics_load_nothing_that_needs_a_model():
     program = (
         "import sys, capscope.training.run, capscope.metrics.cider, capscope.metrics.bleu; "
         "print([name for name in sys.modules if name.startswith('capscope.metrics')])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "capscope.metrics.cider" in done.stdout, done.stderr
-    for module in ("java", "tokenizer", "tokenized", "meteor", "evaluate", "runs", "spice"):
+    for module in ("runs", "spice", "bertscore", "clipscore"):
         assert f"'capscope.metrics.{module}'" not in done.stdout
