@@ -153,6 +153,7 @@ def test_the_explainer_that_finds_most_is_named_with_its_lead_and_cost(tmp_path:
         (SHARES, "in part"),
         (SHARES | {"attention": 0.9}, "yes, as far as measured"),
         (SHARES | {"attention": 0.2}, "no better than controls"),
+        (SHARES | {"attention": SHARES["random"] + 0.07}, "not shown by so few words"),
     ],
 )
 def test_attention_is_held_against_controls_and_lrp(shares: dict[str, float], verdict: str) -> None:

@@ -106,7 +106,7 @@ def which_explainer(evidence: Evidence) -> Answer:
             f"{evidence.title(best)} is above it by more than chance for {_of(above, len(hits))}."
         )
         if 2 * above <= len(hits):
-            verdict += ", but not surely above controls"
+            verdict += ", though too few words show that it is above controls"
     sentences.append(_cost(evidence, best, [str(name) for name in means.index]))
     figures = pd.DataFrame(
         {
@@ -189,7 +189,8 @@ def do_attention_weights_explain(evidence: Evidence) -> Answer:
             f"{areas['attention']:.2f}; in the order of LRP {areas['lrp']:.2f} (less is better)."
         )
     if 2 * above <= count:
-        verdict = "no better than controls"
+        ahead = means["attention"] > controls.max(axis=1).mean()
+        verdict = "not shown by so few words" if ahead else "no better than controls"
     elif 2 * below >= count:
         verdict = "in part"
     else:
