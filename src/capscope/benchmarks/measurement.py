@@ -91,17 +91,18 @@ class Scores:
 
     def measurements(self, resamples: int, seed: int) -> list[Measurement]:
         """Return the mean of every group of scores, bootstrapped over images."""
-        rows = []
-        for key, images in self._sums.items():
+        rows = {}
+        # By their number of images, so that `resampled` draws once for each number.
+        for key, images in sorted(self._sums.items(), key=lambda item: len(item[1])):
             part, whole, words = np.array(list(images.values())).T
             drawn = resampled(len(images), resamples, seed)
             value = float(divide(part.sum(), whole.sum()))
             low, high = percentiles(divide(drawn @ part, drawn @ whole))
-            rows.append(Measurement(*key, value, low, high, int(words.sum()), images))
-        return rows
+            rows[key] = Measurement(*key, value, low, high, int(words.sum()), images)
+        return [rows[key] for key in self._sums]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)
 def resampled(images: int, resamples: int, seed: int) -> NDArray[np.float64]:
     """Return how often each image is drawn in each bootstrap resample, (resamples, images).
 
