@@ -231,6 +231,8 @@ def _pull(
         reached[:] = [gradient is not None for gradient in found]
         return tuple(gradient for gradient in found if gradient is not None)
 
+    if portion is not None and portion >= len(multipliers[0]):
+        portion = None  # vmap would copy the results of a single portion, too
     found = iter(torch.vmap(pull, chunk_size=portion)(*multipliers))
     return [next(found) if yes else None for yes in reached]
 
