@@ -211,7 +211,8 @@ def _encoder_stage(record: Pass, leaf: Tensor, memory: Sequence[Tensor], numbers
     origins = [origin for origin, _ in record.borders]
     portion = max(1, STAGE_2_NUMBERS // numbers)
     (multiplier,) = _pull(origins, [leaf], memory, portion)
-    return _or_zeros(multiplier, leaf, memory[0].shape[0])
+    found = _or_zeros(multiplier, leaf, memory[0].shape[0])
+    return found.contiguous()  # that of a mean is expanded; callers multiply in place
 
 
 def _pull(
