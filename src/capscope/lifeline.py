@@ -92,13 +92,14 @@ def _await_end(pid: int) -> None:
     except ProcessLookupError:
         return
     except (AttributeError, OSError):  # not Linux, or an old one
-        while _exists(pid):
+        while is_running(pid):
             time.sleep(_POLL)
         return
     select.select([handle], [], [])
 
 
-def _exists(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Say whether a process of this machine has not ended, whoever owns it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

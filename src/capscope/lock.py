@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from capscope.errors import CapscopeError
+from capscope.lifeline import is_running
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 BEAT = 5.0
@@ -121,7 +122,7 @@ def _holder(path: Path) -> dict[str, Any] | None:
 def _alive(holder: dict[str, Any], path: Path, handle: int) -> bool:
     """Say whether the last writer of a lock that could be had is at work nevertheless."""
     if (holder["host"], holder["boot_id"]) == (socket.gethostname(), boot_id()):
-        return not _lock(handle, wait=False) and _is_running(holder["pid"])
+        return not _lock(handle, wait=False) and is_running(holder["pid"])
     seen, end = path.stat().st_mtime_ns, time.monotonic() + SILENCE
     while time.monotonic() < end:
         time.sleep(min(BEAT, SILENCE) / 2)
@@ -129,16 +130,6 @@ def _alive(holder: dict[str, Any], path: Path, handle: int) -> bool:
             if os.fstat(stream.fileno()).st_mtime_ns != seen:
                 return True
     return False
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _held(product: Path, holder: dict[str, Any] | None) -> CapscopeError:

@@ -11,7 +11,7 @@ FOUNDATION = {"errors", "files", "lifeline", "lock", "params", "registry", "tens
 ROOMS = {
     "errors": set(),
     "lifeline": set(),
-    "lock": {"errors"},
+    "lock": {"errors", "lifeline"},
     "files": {"errors", "lock"},
     "records": {"errors", "files"},
     "provenance": {"errors", "files", "records"},

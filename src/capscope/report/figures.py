@@ -44,7 +44,8 @@ def training_curves(run: RunResults) -> Figure | None:
         loss.plot(noted["step"], noted["value"], color=CONTROL, linewidth=0.8)
     if steps is not None and "learning_rate" in steps.index:
         noted = steps.loc[["learning_rate"]]
-        rate.plot(noted["step"], noted["value"], color=COLOURS[0])
+        marker = "o" if len(noted) == 1 else ""  # a line of one point shows nothing
+        rate.plot(noted["step"], noted["value"], color=COLOURS[0], marker=marker)
     else:
         _curve(rate, log, ("train", "learning_rate"), COLOURS[0])
     _curve(loss, log, ("train", trained), COLOURS[0], "training")
