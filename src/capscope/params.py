@@ -33,7 +33,8 @@ def schema() -> dict[str, Any]:
 def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Params:
     """Read parameter files (YAML, JSON) in order, later ones over earlier ones, then assignments.
 
-    Raises `CapscopeError` naming the file, or the key and what is allowed there.
+    Raises `CapscopeError` naming the file, or the key and what is allowed there. The keys come back
+    in the order of `in_order`.
     """
     merged: Params = {}
     for path in paths:
@@ -51,7 +52,17 @@ def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Param
         merged = merge(merged, loaded)
     merged = merge(merged, _assigned(assignments))
     validate(merged)
-    return merged
+    return in_order(merged)
+
+
+def in_order(params: Mapping[str, Any]) -> Params:
+    """Return parameters with the keys of all mappings sorted.
+
+    They are written into results, whose bytes, and which jobs Snakemake runs again, must not
+    depend on the order of keys in a file.
+    """
+    ordered: Params = json.loads(json.dumps(params, sort_keys=True))
+    return ordered
 
 
 def load_section(name: str, assignments: Iterable[str]) -> Params:

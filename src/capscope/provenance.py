@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from capscope.errors import CapscopeError
 from capscope.files import write_json
 from capscope.records import Record, Records
+from capscope.subject import subject_of
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
@@ -62,7 +63,10 @@ def chain_of(table: Path, number: int) -> Iterator[tuple[int, str, Record | None
         None: it is from elsewhere, or no longer here.
     """
     table = table.resolve()
-    row, records = row_of(table, number), Records(results_of(table))
+    folder = results_of(table)
+    row, records = row_of(table, number), Records(folder)
+    products = [record.product for record in records.by_hash.values()]
+    subject = subject_of(table.stem, row, folder.name, products)
     seen: set[str] = set()
 
     def follow(record: Record, depth: int) -> Iterator[tuple[int, str, Record | None]]:
@@ -70,7 +74,7 @@ def chain_of(table: Path, number: int) -> Iterator[tuple[int, str, Record | None
             found = records.by_hash.get(sha256)
             if found is None:
                 yield depth, f"{name} {sha256[:16]}", None
-            elif _concerns(row, found.product):
+            elif subject.includes(found.product, record.product):
                 yield depth, name, found
                 if sha256 not in seen:
                     seen.add(sha256)
@@ -79,27 +83,6 @@ def chain_of(table: Path, number: int) -> Iterator[tuple[int, str, Record | None
     first = records.of(table)
     yield 0, "table", first
     yield from follow(first, 1)
-
-
-def _concerns(row: Mapping[str, str], product: Path) -> bool:
-    """Say whether a product is of the run, or of one of the runs, that a row is of.
-
-    A run is in ``runs/<system>/<stage>/seed<seed>``.
-    """
-    parts = product.parts
-    if "runs" not in parts[:-3]:
-        return True
-    start = len(parts) - 1 - parts[::-1].index("runs")
-    system, stage, seed = parts[start + 1 : start + 4]
-    if row.get("split") and product.parent.name == "decoded" and product.stem != row["split"]:
-        return False
-    if "first" in row and "second" in row:  # of two systems, compared
-        return any(f"{system} {stage}" in row[key] or row[key] == system for key in _COMPARED)
-    asked = {"system": system, "stage": stage, "seed": seed.removeprefix("seed")}
-    return all(row[key] == value for key, value in asked.items() if row.get(key))
-
-
-_COMPARED = ("first", "second")
 
 
 def describe(record: Record, folder: Path) -> list[str]:

@@ -91,7 +91,9 @@ class Records:
             parts = {record.path.parent / name for name in record.content.get("files", {})}
             if product == record.product or places & parts:
                 return record
-        raise CapscopeError(f"{product} is in no manifest below {self.folder}")
+        raise CapscopeError(
+            f"{product} is in no manifest below {self.folder}: it is a log, or not from capscope"
+        )
 
     def problems(self) -> Iterator[Problem]:
         """Compare every product with its manifest by hash, and every manifest with its inputs."""

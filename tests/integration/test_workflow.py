@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT, Project
 
+from capscope.provenance import chain_of
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 RULES = ["decode", "evaluate", "relevance", "measure", "write_report"]
 
@@ -24,6 +26,31 @@ def test_the_workflow_runs_to_its_page(finished):
         assert "Traceback" not in log.read_text(), log
     done = finished.log.count("Finished jobid: ") - 1
     assert done == len(list((results / "logs").rglob("*.tsv"))), "every job but `all` is timed"
+
+
+def test_every_table_leads_to_the_data_and_those_of_runs_to_their_runs(finished):
+    results = finished.folder / "results" / "smoke"
+    tables = [*(results / "scores").glob("*.csv"), *(results / "report" / "tables").glob("*.csv")]
+    tables += results.glob("runs/*/*/*/benchmarks/*.csv")
+    kinds = {}
+    for table in tables:
+        rows = len(pd.read_csv(table))
+        for number in {1, rows} if rows else ():
+            chain = chain_of(table, number)
+            kinds[table.name, number == rows] = {one.content["kind"] for *_, one in chain if one}
+    assert all("data" in found for found in kinds.values())
+    of_runs = (
+        "captions",
+        "seeds",
+        "matrix",
+        "paired_tests",
+        "validation",
+        "ground_truth",
+        "answers",
+    )
+    last = {name: found for (name, is_last), found in kinds.items() if is_last}
+    for name in of_runs:
+        assert {"run", "features", "vocabulary"} <= last[f"{name}.csv"], name
 
 
 def test_nothing_is_left_to_do_after_a_run(finished):

@@ -108,6 +108,18 @@ def test_a_row_leads_to_its_run_and_to_the_data_and_to_no_other_run(results):
     ]
 
 
+def test_a_row_of_a_tuned_run_leads_to_the_run_that_it_starts_from(results):
+    start = results / "runs/gridtd/xe/seed1"
+    run = product(results / "runs/gridtd/lrp_xe/seed1", "run", [("from", start)], seed=1)
+    table = results / "report" / "tables" / "matrix.csv"
+    write_text(table, "captioner,explainer,hit\ngridtd lrp_xe (seed 1),LRP,0.9\n")
+    inputs = {str(one): record_of(one) for one in (run, results / "runs/gridtd/xe/seed2")}
+    write_manifest(table.parents[1], "report", params={}, inputs=inputs, folders=["tables"])
+    assert [name for _, name, *_ in followed(table, 1)] == [
+        *("table", str(run), "from", "data", "features", "data"),
+    ]
+
+
 def test_the_row_of_humans_leads_to_the_data_alone(results):
     kinds = [kind for _, _, kind, _ in followed(results / "scores" / "captions.csv", 1)]
     assert kinds == ["scores", "data"]

@@ -1,7 +1,6 @@
 """What the rules share: names derived from the parameters, the lock, and the jobs' environment."""
 
 import atexit
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -12,15 +11,14 @@ from capscope.errors import CapscopeError
 from capscope.files import read_json, write_json
 from capscope.lifeline import WORKFLOW
 from capscope.lock import one_writer
-from capscope.params import expand_path, validate
+from capscope.params import expand_path, in_order, validate
 
 try:
     validate(config)
 except CapscopeError as error:
     raise WorkflowError(str(error)) from None
 
-# Snakemake compares parameters as they print: the order of keys in an overlay must not matter.
-config = json.loads(json.dumps(config, sort_keys=True))
+config = in_order(config)
 
 DATASET = config["dataset"]["name"]
 READER = config["dataset"]["reader"]

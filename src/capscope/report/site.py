@@ -132,13 +132,16 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
     _write_site(out, values, evidence, pages, shared, kept)
     _write_single_page(out, values, evidence, pages, shared, gallery, kept)
     write_run_times(evidence.times, folder / "logs")
-    _seal(folder, results, params["report"], out)
+    _seal(folder, results, published, params["report"], out)
     return results
 
 
-def _seal(folder: Path, results: Results, params: dict[str, Any], out: Path) -> None:
+def _seal(
+    folder: Path, results: Results, published: Path, params: dict[str, Any], out: Path
+) -> None:
     """Write the manifest of the report."""
     made_from = {name: record_of(folder / name) for name in ("data", "scores")}
+    made_from |= {f"published {path.stem}": path for path in sorted(published.glob("*.csv"))}
     for run in results.runs:
         for measure in run.benchmarks:
             table = run.folder / "benchmarks" / f"{measure}.csv"
