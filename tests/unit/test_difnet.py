@@ -42,6 +42,16 @@ def test_positions_are_sinusoids_or_as_published_random_and_never_trained():
     assert "positions" not in dict(model.named_parameters())
 
 
+def test_word_vectors_are_of_a_size_with_positions_or_as_published_vanish_beside_them():
+    def share(parity):
+        model = build("base", 300, 5, hidden=64, heads=2, layers=1, parity=parity)
+        places = model.positions if not parity else captioner(hidden=64).positions
+        return float(model.embedding.weight[2:].square().mean() / places[1:].square().mean())
+
+    assert share(parity=False) == pytest.approx(2, rel=0.1)  # sines and cosines: a mean of 1/2
+    assert share(parity=True) < 0.02
+
+
 def test_cells_of_zeros_are_as_if_they_were_not_there():
     model, features = captioner("base"), images()
     ids = torch.tensor([[2, 4, 5], [2, 6, 7]])

@@ -56,9 +56,10 @@ class BaseTransformer(Captioner):
     padding : int
         Word id that is no word.
     parity : bool
-        As published: positions and the vector of padding are drawn at random like all matrices
-        (they stay as they are), and a cell is hidden where its embedding sums to exactly 0. By
-        default positions are sinusoids, and cells that are all zeros are hidden.
+        As published: word vectors, positions and the vector of padding are drawn like all matrices
+        (the last two stay as they are), and a cell is hidden where its embedding sums to exactly 0.
+        By default word vectors are normal, positions are sinusoids, and cells that are all zeros
+        are hidden.
     """
 
     folds = True
@@ -104,13 +105,17 @@ class BaseTransformer(Captioner):
         return [1] * layers
 
     def draw_matrices(self) -> None:
-        """Draw all matrices anew (Glorot and Bengio 2010), word vectors among them."""
+        """Draw all matrices anew (Glorot and Bengio 2010), but for word vectors.
+
+        Those are normal: of a size with their positions, beside which Glorot's would vanish.
+        """
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         if self.parity:
             nn.init.xavier_uniform_(self.positions)
             return
+        nn.init.normal_(self.embedding.weight)
         with torch.no_grad():
             self.positions[0] = 0
             self.embedding.weight[self.padding] = 0
