@@ -24,7 +24,9 @@ def load(*assignments, overlay=None, folder=None):
 
 @pytest.mark.parametrize("overlay", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
 def test_every_overlay_of_the_project_is_valid(overlay):
-    assert load_params([PARAMS, overlay])["dataset"]["name"] == overlay.stem
+    below = overlay.with_name(f"{overlay.stem.rpartition('_')[0]}.yaml")  # coco2014_difnet.yaml's
+    paths = [PARAMS, *([below] if below.exists() else []), overlay]
+    assert load_params(paths)["dataset"]["name"] == overlay.stem
 
 
 def test_every_key_of_the_schema_is_described_and_no_mapping_takes_unknown_keys():

@@ -240,6 +240,19 @@ def test_a_tolerance_of_the_file_decides_the_verdict(results):
     assert cells.cells["condition"].tolist() == ["beam 3", "beam 5", "", ""]
 
 
+def test_a_data_set_under_another_name_is_compared_with_the_same_papers(results):
+    folder, published = results
+    (published / "paper.csv").write_text(
+        "system,dataset,stage,metric,condition,value,source\n"
+        "gridtd,coco2014,xe,CIDEr,,2.75,page 1\n"
+        "gridtd,coco2014,xe,training loss,last step,2.5,page 2\n"
+        "gridtd,flickr30k,xe,CIDEr,,2.75,page 3\n"
+    )
+    write_manifest(folder / "data", "data", params={"reader": "coco2014"})
+    cells = next(t for t in all_tables(read_results(folder, published)) if t.name == "published")
+    assert cells.cells["ours"].tolist() == ["2.5000", "2.0000", "not run"]
+
+
 def test_the_headline_stands_beside_what_to_compare_it_with(results):
     found = read_results(*results)
     numbers = {n.name: (n.value, n.beside) for n in headline(found)["gridtd xe (seed 1)"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -16,21 +17,23 @@ NOT_COMPUTED = "not computed"
 BAND = 0.03
 """Tolerance, as a share of the published value, where the file names none: others who trained
 published captioners again ended 2 % below the published CIDEr."""
-KEYS = ("dataset", "system", "stage", "metric")
+KEYS = ("system", "stage", "metric")
 
 
 def published_tables(results: Results) -> list[Table]:
     """Return the table of published values beside ours, if there are any.
 
     Ours are means over seeds on the test split, or on the first where there is none; ``validation
-    CIDEr`` is the best of the training.
-    They exist only for runs on the data set of the row: nothing is compared across data sets.
+    CIDEr`` is the best of the training, ``training loss`` that of the last logged step.
+    They exist only for runs on the data set of the row, whatever it is called here: nothing is
+    compared across data sets.
     """
     if results.published.empty:
         return []
-    ours = _ours(results)
-    lines = [_line(row, ours) for row in results.published.to_dict("records")]
-    lines.sort(key=lambda line: line["dataset"] != results.dataset)
+    ours, here = _ours(results), {results.dataset, results.reader}
+    rows = results.published.to_dict("records")
+    lines = [_line(row, ours if row["dataset"] in here else {}) for row in rows]
+    lines.sort(key=lambda line: line["dataset"] not in here)
     note = (
         "Ours are of this run, mean over seeds. Band: the tolerance that the file of published "
         f"values gives, else {BAND:.0%} of the value. A value that nobody has is not guessed."
@@ -39,24 +42,33 @@ def published_tables(results: Results) -> list[Table]:
 
 
 def _ours(results: Results) -> dict[tuple[str, ...], float]:
-    """Return our mean over seeds by dataset, system, stage and metric."""
+    """Return our mean over seeds by system, stage and metric."""
     splits = set(results.captions["split"])
     split = "test" if "test" in splits else min(splits)  # coco_pt has no test split
     scores = results.captions
     test = scores[(scores["system"] != "human") & (scores["split"] == split)]
     means = test.groupby(list(KEYS))["value"].mean().reset_index().to_dict("records")
     found = {tuple(str(row[name]) for name in KEYS): float(row["value"]) for row in means}
-    best: dict[tuple[str, ...], list[float]] = {}
+    trained: dict[tuple[str, ...], list[float]] = {}
     for run in results.runs:
         value = run.info.get("validation_cider")
         if value is not None:
-            key = (results.dataset, run.system, run.stage, "validation CIDEr")
-            best.setdefault(key, []).append(float(value))
-    return found | {key: sum(values) / len(values) for key, values in best.items()}
+            trained.setdefault((run.system, run.stage, "validation CIDEr"), []).append(float(value))
+        for loss in _last_loss(run.folder / "history.csv"):
+            trained.setdefault((run.system, run.stage, "training loss"), []).append(loss)
+    return found | {key: sum(values) / len(values) for key, values in trained.items()}
+
+
+def _last_loss(history: Path) -> list[float]:
+    """Return the loss of the last step that a training logged, if there is one."""
+    if not history.exists():
+        return []
+    steps = pd.read_csv(history)
+    return [float(loss) for loss in steps[steps["metric"] == "loss"]["value"].tail(1)]
 
 
 def _line(row: dict[Any, Any], ours: dict[tuple[str, ...], float]) -> dict[str, str]:
-    line = {name: str(row[name]) for name in KEYS}
+    line = {name: str(row[name]) for name in ("dataset", *KEYS)}
     condition = row.get("condition")
     line["condition"] = "" if pd.isna(condition) else str(condition)
     paper, mine = row["value"], ours.get(tuple(line[name] for name in KEYS))

@@ -67,6 +67,8 @@ class Results:
     """What tables call the explainers."""
     controls: frozenset[str]
     """Explainers that should not find anything."""
+    reader: str = ""
+    """What read the data set: ``coco2014``, whatever the data set is called; of scenes empty."""
 
 
 def read_results(folder: Path, published: Path) -> Results:
@@ -107,7 +109,13 @@ def read_results(folder: Path, published: Path) -> Results:
         runs=chosen,
         titles={manifest["explainer"]: manifest["title"] for manifest in explained},
         controls=frozenset(m["explainer"] for m in explained if m["control"]) | MODEL_FREE,
+        reader=_reader(folder / "data" / MANIFEST),
     )
+
+
+def _reader(manifest: Path) -> str:
+    """Return the reader that a data set's manifest names, nothing where there is none."""
+    return str(read_json(manifest)["params"].get("reader", "")) if manifest.exists() else ""
 
 
 def _explained(run: Path) -> Iterator[Path]:
