@@ -26,31 +26,31 @@ def run_of(system, shares, explainer="alpha_beta_lrp"):
 
 def drawn(*runs):
     results = SimpleNamespace(runs=runs, titles={"alpha_beta_lrp": "LRP (alpha-beta)"})
-    return contribution_figure(results, runs[0])
+    figure = contribution_figure(results, runs[0])
+    return figure.panels if figure else None
 
 
 def test_a_run_is_drawn_over_the_others_of_its_stage_at_the_published_positions():
-    figure = drawn(run_of("difnet", SHARES), run_of("base", SHARES | {"vision": 0.5}))
-    vision, entropy, _, layers = figure.axes
-    names = ["base", "difnet", "difnet: segments alone"]
-    assert [line.get_label() for line in vision.lines] == names
-    for axes, values in ((vision, (0.5, 0.6, 0.25)), (entropy, (3.0, 3.0))):
-        for line, value in zip(axes.lines, values, strict=True):
-            assert list(line.get_xdata()) == list(range(FIRST, LAST + 1))
-            assert set(line.get_ydata()) == {value}
-    assert [bar.get_height() for bar in layers.patches] == [0.6]
+    vision, entropy, _, layers = drawn(
+        run_of("difnet", SHARES), run_of("base", SHARES | {"vision": 0.5})
+    )
+    names = ["other runs", "difnet", "difnet: segments alone"]
+    assert [curve.label for curve in vision.curves] == names
+    for panel, values in ((vision, (0.5, 0.6, 0.25)), (entropy, (3.0, 3.0))):
+        for curve, value in zip(panel.curves, values, strict=True):
+            assert list(curve.x) == list(range(FIRST, LAST + 1))
+            assert set(curve.y) == {value}
+    assert layers.parts[0].values == [0.6]
 
 
 def test_sources_of_a_word_are_stacked_and_segments_are_a_part_of_vision():
-    _, _, kinds, _ = drawn(run_of("difnet", SHARES)).axes
-    bars = [bar for bar in kinds.patches if bar.get_y() < 0.5]
-    assert [bar.get_width() for bar in bars[:3]] == pytest.approx([0.35, 0.25, 0.4])
-    assert bars[2].get_x() + bars[2].get_width() == pytest.approx(1)
+    _, _, kinds, _ = drawn(run_of("difnet", SHARES))
+    assert kinds.names == ["all", "object", "function"]
+    assert [part.values[0] for part in kinds.parts] == pytest.approx([0.35, 0.25, 0.4])
 
 
 def test_runs_without_segments_or_without_the_benchmark_are_drawn_as_they_are():
     plain = {key: SHARES[key] for key in ("vision", "language", "entropy")}
-    _, _, kinds, layers = drawn(run_of("gridtd", plain, "lrp"), run_of("other", {})).axes
-    assert len(kinds.get_legend().get_texts()) == 2
-    assert not layers.patches
+    _, _, kinds = drawn(run_of("gridtd", plain, "lrp"), run_of("other", {}))
+    assert [part.label for part in kinds.parts] == ["grid cells", "words before"]
     assert drawn(run_of("other", {})) is None

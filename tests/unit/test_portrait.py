@@ -9,29 +9,40 @@ import pytest
 from PIL import Image
 
 from capscope.report.heatmaps import layer, limit_of
-from capscope.report.portrait import call, caption_data, layers_url, picture
-from capscope.report.views import FINE, OUTLINES, PLACES, View
+from capscope.report.portrait import about, call, caption_data, map_data, picture
+from capscope.report.views import FINE, MIDDLE, PLACES, View
 
 
 def maps(side, words=3, seed=0):
     return np.random.default_rng(seed).normal(size=(words, side, side))
 
 
-def decoded(url):
-    content = base64.b64decode(url.removeprefix("data:image/webp;base64,"))
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
+def levels_of(found):
+    """Return the levels of a map as the browser has them, (words, h, w) or (words, regions)."""
+    content = base64.b64decode(found["levels"])
+    words = len(found["where"])
+    if found["kind"] == "fine":
+        row = np.asarray(Image.open(io.BytesIO(content)))
+        tiles = row.reshape(found["h"], words, -1).transpose(1, 0, 2)
+        return tiles[..., : found["w"]].astype(int)
+    return np.frombuffer(content, np.uint8).astype(int).reshape(words, found["h"], found["w"])
 
 
-def test_a_layer_over_the_faded_image_is_the_panel_of_pictures():
-    """The browser fades an image as the style sheet says and lays the layer over it."""
+def ramp_of(name):
+    return np.frombuffer(base64.b64decode(about([], [])["ramps"][name]), np.uint8).reshape(256, 4)
+
+
+def test_levels_over_the_faded_image_are_the_panel_of_pictures():
+    """The browser fades an image as the style sheet says and lays coloured levels over it."""
     image = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     view = View("LRP", maps(32))
-    over = view.layer(1)
+    over = ramp_of("maps")[view.levels()[1]]
     grey = image @ np.array([0.299, 0.587, 0.114])
     faded = 0.1 * image + 0.9 * (60 + 0.72 * grey)[..., None]
     share = over[..., 3:] / 255
     expected = (1 - share) * faded + share * over[..., :3]
-    assert np.abs(expected - view.panel(image, 1)).max() <= 1
+    assert np.abs(expected - view.panel(image, 1)).max() <= 4
+    assert ramp_of("maps")[MIDDLE, 3] == ramp_of("areas")[MIDDLE, 3] == 0
 
 
 def test_strength_decides_how_much_a_layer_hides_and_sign_its_colour():
@@ -44,25 +55,31 @@ def test_strength_decides_how_much_a_layer_hides_and_sign_its_colour():
 
 
 def test_cells_are_kept_exactly_and_fine_maps_nearly():
-    coarse, fine = View("attention", maps(8)), View("LRP", maps(2 * FINE))
-    assert (coarse.is_coarse, fine.is_coarse) == (True, False)
-    for view, tolerance in ((coarse, 0), (fine, 40)):
-        side = view.tile[0]
-        row = decoded(layers_url(view, 3)).astype(int)
-        assert row.shape == (side, 3 * side, 4)
-        for word in range(3):
-            alpha = row[:, word * side : (word + 1) * side, 3]
-            assert np.abs(alpha - view.layer(word)[..., 3].astype(int)).mean() <= tolerance
+    coarse, fine = View("attention", maps(8)), View("LRP", maps(2 * FINE + 3))
+    for view, kind, tolerance in ((coarse, "cells", 0), (fine, "fine", 12)):
+        found = map_data(view, 0, 3)
+        assert found["kind"] == kind
+        difference = levels_of(found) - view.levels().astype(int)
+        assert np.abs(difference).mean() <= tolerance
 
 
-def test_regions_are_outlined_where_they_are():
+def test_where_there_is_no_relevance_a_fine_map_draws_nothing():
+    found = np.zeros((2, 2 * FINE, 2 * FINE))
+    found[1, 9, 9] = 1.0
+    levels = levels_of(map_data(View("LRP", found), 0, 2))
+    assert (levels[0] == MIDDLE).all()
+    assert (levels[1, 16:] == MIDDLE).all()
+
+
+def test_regions_are_told_by_their_boxes_and_a_level_for_each_word():
     boxes = np.array([[0.25, 0.25, 0.75, 0.75], [0.0, 0.0, 0.0, 0.0]])
-    view = View("LRP", maps(8, 1), regions=np.array([[1.0, 0.5]]), boxes=boxes)
-    over = view.layer(0)
-    assert over.shape == (OUTLINES, OUTLINES, 4)
-    quarter = OUTLINES // 4
-    assert over[quarter, OUTLINES // 2, 3] == 255
-    assert over[: quarter - 3, :, 3].max() == 0
+    view = View("LRP", maps(8, 1), regions=np.array([[1.0, -0.5]]), boxes=boxes)
+    found = caption_data(["cat"], np.array([0.5]), {0: view})
+    assert found["boxes"] == boxes.tolist()
+    (one,) = found["maps"]
+    assert one["kind"] == "regions"
+    expected = MIDDLE + np.rint([127, -127 * 0.5**0.6])
+    np.testing.assert_array_equal(levels_of(one), [[expected]])
 
 
 @pytest.mark.parametrize("place", range(9))
@@ -71,11 +88,12 @@ def test_where_the_relevance_is_is_said_in_words(place):
     row, column = divmod(place, 3)
     found[0, 3 * row + 1, 3 * column + 1] = 2.0
     found[0, 3 * ((row + 1) % 3), 3 * column] = 0.5
-    assert View("LRP", found).place(0) == (PLACES[place], 0.8)
+    assert View("LRP", found).places() == [(place, 0.8)]
+    assert PLACES[4] == "in the middle"
 
 
 def test_a_map_without_relevance_has_a_place_too():
-    assert View("LRP", np.zeros((1, 6, 6))).place(0)[1] == 0.0
+    assert View("LRP", np.zeros((1, 6, 6))).places() == [(0, 0.0)]
 
 
 def test_a_caption_holds_what_explainers_say_of_each_word():
@@ -85,7 +103,7 @@ def test_a_caption_holds_what_explainers_say_of_each_word():
     assert found["p"] == [0.25, 0.5]
     assert found["verdicts"] == [None, "wrong"]
     (one,) = found["maps"]
-    assert (one["e"], one["h"], one["w"], one["cells"]) == (3, 8, 8, True)
+    assert (one["e"], one["h"], one["w"], one["kind"]) == (3, 8, 8, "cells")
     assert one["before"] == [[], [-1.0]]
     assert limit_of(view.maps) > 0
 

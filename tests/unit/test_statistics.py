@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from capscope.metrics.comparison import compare, paired_t_test
+from capscope.metrics.comparison import compare, compare_drawn, compare_pairs, paired_t_test
 from capscope.metrics.statistics import Measure, average, interval, mean, ratio, resample
 
 VALUES = np.random.default_rng(3).normal(0.5, 0.2, 400)
@@ -116,3 +116,28 @@ def test_a_nonlinear_formula_is_resampled_as_a_whole():
     squares = Measure(np.ones((10, 1)), lambda sums: sums[..., 0] ** 2, 10)
     assert squares.value == 100
     assert interval(squares) == (100, 100)
+
+
+def test_many_pairs_at_once_are_compared_as_one_by_one():
+    rng = np.random.default_rng(8)
+    wholes = rng.integers(0, 3, (5, 12)).astype(float)
+    parts = np.minimum(wholes, rng.integers(0, 3, (5, 12)))
+    wholes[3], parts[3] = 0, 0  # of which nothing is known
+    parts[4], wholes[4] = parts[2], wholes[2]
+    measures = [ratio(part, whole) for part, whole in zip(parts, wholes, strict=True)]
+    drawn = resample(measures, resamples=300, seed=2)
+    first, second = np.triu_indices(len(measures), 1)
+    found = compare_pairs(measures, drawn, first, second)
+    for pair, (i, k) in enumerate(zip(first, second, strict=True)):
+        one = compare_drawn(measures[i], measures[k], drawn[i], drawn[k])
+        for name, value in vars(one).items():
+            assert getattr(found, name)[pair] == pytest.approx(value, nan_ok=True), (i, k, name)
+
+
+def test_equal_differences_are_certain_in_many_pairs_too():
+    same = [mean(VALUES), mean(VALUES)]
+    found = compare_pairs(same, resample(same, resamples=20), np.array([0]), np.array([1]))
+    assert np.isnan(found.t[0])
+    halves = [mean(np.zeros(4)), mean(np.full(4, 0.5))]
+    found = compare_pairs(halves, resample(halves, resamples=20), np.array([0]), np.array([1]))
+    assert (found.t[0], found.p_t_test[0]) == (-np.inf, 0.0)

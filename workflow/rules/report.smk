@@ -29,7 +29,7 @@ rule write_report:
         ),
         figures=report(
             directory("results/{dataset}/report/figures"),
-            patterns=["{figure}.png"],
+            patterns=["{figure}.svg"],
             caption="../report/figure.rst",
             category="Figures",
             labels={"figure": "{figure}"},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from capscope.metrics.statistics import LEVEL, Measure, Scores, percentiles, resample
+from capscope.metrics.statistics import LEVEL, Measure, Scores, divide, percentiles, resample
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,67 @@ def compare_drawn(
     t, p_t_test, images = paired_t_test(first.per_image, second.per_image)
     difference = first.value - second.value
     return Comparison(difference, low, high, p_bootstrap, t, p_t_test, images)
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """What a `Comparison` says, of P pairs at once; every field is an array (P,)."""
+
+    difference: Scores
+    low: Scores
+    high: Scores
+    p_bootstrap: Scores
+    t: Scores
+    p_t_test: Scores
+    images: NDArray[np.int64]
+
+
+def compare_pairs(
+    measures: Sequence[Measure],
+    drawn: Sequence[Scores],
+    first: NDArray[np.int64],
+    second: NDArray[np.int64],
+    *,
+    level: float = LEVEL,
+) -> Comparisons:
+    """Compare many pairs of measures of the same images, as `compare_drawn` compares one.
+
+    Parameters
+    ----------
+    measures : sequence of Measure
+    drawn : sequence of ndarray (resamples,)
+        Their scores on the same resamples, from `resample`.
+    first, second : int (P,)
+        Which measures the pairs are of.
+    """
+    from scipy.special import stdtr
+
+    scores, values = np.array(drawn), np.array([measure.value for measure in measures])
+    differences = scores[first] - scores[second]
+    known = ~np.isnan(differences)
+    tail = np.minimum((differences <= 0).sum(1), (differences >= 0).sum(1)) + 1
+    p_bootstrap = np.minimum(1.0, 2 * tail / (known.sum(1) + 1))
+    ends = np.full((2, len(first)), np.nan)
+    whole = known.all(1)
+    ends[:, whole] = np.quantile(differences[whole], [(1 - level) / 2, (1 + level) / 2], axis=1)
+    for pair in np.flatnonzero(~whole):
+        ends[:, pair] = percentiles(differences[pair], level)
+
+    of_images = np.array([measure.per_image for measure in measures])
+    per_image = of_images[first] - of_images[second]
+    shared = ~np.isnan(per_image)
+    images = shared.sum(1)
+    mean = divide(np.nansum(per_image, 1), images)
+    squares = np.nansum((per_image - mean[:, None]) ** 2, 1)
+    spread = np.sqrt(divide(squares, np.maximum(images - 1, 0)))
+    # Equal differences have no spread, whatever the rounding of their mean leaves.
+    lowest = np.where(shared, per_image, np.inf).min(1)
+    highest = np.where(shared, per_image, -np.inf).max(1)
+    constant = (images > 1) & (lowest == highest)
+    t = divide(mean, np.where(constant, 0.0, spread) / np.sqrt(np.maximum(images, 1)))
+    t[constant & (mean != 0)] = np.copysign(np.inf, mean[constant & (mean != 0)])
+    p_t_test = 2 * stdtr(np.maximum(images - 1, 1), -np.abs(t))
+    return Comparisons(values[first] - values[second], *ends, p_bootstrap, t, p_t_test, images)
 
 
 def paired_t_test(first: Scores, second: Scores) -> tuple[float, float, int]:

@@ -7,11 +7,13 @@ equal to the function of that name in scikit-image).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter1d
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def expansion_matrix(size: int, factor: int, sigma: float | None = None) -> NDArray[np.float64]:
@@ -24,6 +26,8 @@ def expansion_matrix(size: int, factor: int, sigma: float | None = None) -> NDAr
     sigma : float, optional
         Deviation of the blur in pixels of the result; 2 factor / 6 if not given, none if 0.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     centres = (np.arange(size * factor) + 0.5) / factor - 0.5
     low = np.floor(centres).astype(int)
     matrix = np.zeros((size * factor, size))
@@ -40,6 +44,8 @@ def expansion_matrix(size: int, factor: int, sigma: float | None = None) -> NDAr
 
 def pyramid_expand(maps: Tensor, factor: int, sigma: float | None = None) -> Tensor:
     """Enlarge maps (..., h, w) to (..., h * factor, w * factor); see `expansion_matrix`."""
+    import torch
+
     rows, columns = (
         torch.from_numpy(expansion_matrix(size, factor, sigma)).to(maps) for size in maps.shape[-2:]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -275,21 +275,20 @@ def _overviews(results: Results) -> Iterator[Table]:
     for split, of_split in every.groupby("split", sort=False):
         indexed = of_split.set_index(KEYS).sort_index()
         columns = [column for column in OVERVIEW if column[1:5] in indexed.index]
-        lines = []
-        for run_key, of_run in of_split.groupby(["system", "stage", "seed"], sort=False):
-            for explainer, group in of_run.groupby("explainer", sort=False):
-                values = {tuple(row[key] for key in KEYS): row for row in group.to_dict("records")}
-                found = {column.heading: values.get(column[1:5]) for column in columns}
-                if any(found.values()):
-                    name = str(explainer)
-                    line = {
-                        "captioner": f"{run_key[0]} {run_key[1]} (seed {run_key[2]})",
-                        "explainer": results.titles.get(name, name),
-                    }
-                    cells = {
-                        head: with_interval(row) if row else "-" for head, row in found.items()
-                    }
-                    lines.append(line | cells)
+        headings = {column[1:5]: column.heading for column in columns}
+        rows: dict[tuple[Any, ...], dict[str, str]] = {}
+        for row in of_split.to_dict("records"):
+            heading = headings.get(tuple(row[key] for key in KEYS))
+            if heading:
+                name = str(row["explainer"])
+                of_run = (row["system"], row["stage"], row["seed"])
+                line = {
+                    "captioner": f"{of_run[0]} {of_run[1]} (seed {of_run[2]})",
+                    "explainer": results.titles.get(name, name),
+                }
+                line |= dict.fromkeys(headings.values(), "-")
+                rows.setdefault((*of_run, name), line)[heading] = with_interval(row)
+        lines = list(rows.values())
         if lines:
             yield Table(
                 f"matrix_{split}",
@@ -334,18 +333,24 @@ def _columns(rows: pd.DataFrame, measures: Sequence[str]) -> list[tuple[str, str
 
 def _pivot(results: Results, rows: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """Return a row per explainer and resolution, a column per kind of word and measure."""
-    lines = []
     single = len({kind for kind, _ in pairs}) == 1
-    for key, group in rows.groupby(["resolution", "explainer"], sort=False):
-        resolution, explainer = str(key[0]), str(key[1])
-        values = {(row["word_kind"], row["measure"]): row for row in group.to_dict("records")}
-        line = {"resolution": resolution, "explainer": results.titles.get(explainer, explainer)}
-        for kind, measure in pairs:
-            found = values.get((kind, measure))
-            heading = measure if single or kind == "all" else f"{kind} {measure}"
-            line[heading] = with_interval(found) if found else "-"
-        lines.append(line)
-    return pd.DataFrame(lines).sort_values("resolution", kind="stable", ignore_index=True)
+    headings = {
+        (kind, measure): measure if single or kind == "all" else f"{kind} {measure}"
+        for kind, measure in pairs
+    }
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows.to_dict("records"):
+        key = resolution, explainer = str(row["resolution"]), str(row["explainer"])
+        line = lines.get(key)
+        if line is None:
+            title = results.titles.get(explainer, explainer)
+            line = {"resolution": resolution, "explainer": title}
+            lines[key] = line = line | dict.fromkeys(headings.values(), "-")
+        heading = headings.get((row["word_kind"], row["measure"]))
+        if heading:
+            line[heading] = with_interval(row)
+    in_order = sorted(lines.values(), key=lambda line: line["resolution"])
+    return pd.DataFrame(in_order)
 
 
 def _name(results: Results, run: RunResults, table: str) -> str:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from capscope.data.annotations import Dataset
 from capscope.data.images import read_image
 from capscope.files import check_file, read_json, read_manifest
-from capscope.report.portrait import MARKS, caption_data
+from capscope.report.portrait import MARKS, about, caption_data
 from capscope.report.results import Results, RunResults
 from capscope.report.views import View
 
@@ -48,11 +48,11 @@ class Gallery:
         }
 
     def about(self) -> dict[str, Any]:
-        """Return the runs and explainers that images name by number."""
-        return {
-            "runs": [run.title for run in self.results.runs],
-            "explainers": [self.results.titles[name] for name in self.explainers],
-        }
+        """Return what images name by number."""
+        return about(
+            [run.title for run in self.results.runs],
+            [self.results.titles[name] for name in self.explainers],
+        )
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.uint8], dict[str, Any]]]:
         """Yield the pixels (H, W, 3) of each image, and its captions and explanations."""

@@ -13,6 +13,9 @@ from capscope.report.headline import METRICS
 from capscope.report.matrix import KEYS
 from capscope.report.table import Table, with_interval
 
+ROW = ("system", "stage", "seed", "explainer")
+"""What a row of the matrix is."""
+
 
 def headline_grid(evidence: Evidence, split: str, url: str) -> dict[str, Any]:
     """Return a row per run, and human captions; a column per metric and for the hits of LRP.
@@ -95,14 +98,16 @@ def matrix_grids(evidence: Evidence) -> Iterator[dict[str, Any]]:
     for split, rows in evidence.matrix.groupby("split", sort=False):
         found = dict(iter(rows.groupby(KEYS, sort=False)))
         columns = [column for column in OVERVIEW if column[1:5] in found]
-        names = rows[["system", "stage", "seed", "explainer", "control"]].drop_duplicates()
+        shaded = [_shaded(found[column[1:5]], column) for column in columns]
         lines = []
-        for row in names.itertuples(index=False):
-            cells = [_shaded(found[c[1:5]], c, row) for c in columns]
+        for row in rows[[*ROW, "control"]].drop_duplicates().itertuples(index=False):
+            cells = [column.get(tuple(row)[: len(ROW)]) for column in shaded]
             if any(cells):
                 lines.append(
                     {
                         "captioner": f"{row.system} {row.stage} (seed {row.seed})",
+                        "system": row.system,
+                        "stage": row.stage,
                         "explainer": evidence.title(str(row.explainer)),
                         "control": bool(row.control),
                         "cells": cells,
@@ -112,28 +117,20 @@ def matrix_grids(evidence: Evidence) -> Iterator[dict[str, Any]]:
             yield {"split": split, "columns": columns, "rows": lines}
 
 
-def _shaded(rows: pd.DataFrame, column: Column, wanted: Any) -> dict[str, str] | None:
-    """Return a cell with how good it is among those of its column: 0 worst, 1 best."""
-    mine = rows[
-        (rows["system"] == wanted.system)
-        & (rows["stage"] == wanted.stage)
-        & (rows["seed"] == wanted.seed)
-        & (rows["explainer"] == wanted.explainer)
-    ]
-    if mine.empty or pd.isna(mine["value"].iloc[0]):
-        return None
-    row = mine.iloc[0].to_dict()
+def _shaded(rows: pd.DataFrame, column: Column) -> dict[tuple[Any, ...], dict[str, str]]:
+    """Return the cells of a column, each with how good it is among them: 0 worst, 1 best."""
     least, most = rows["value"].min(), rows["value"].max()
-    share = (row["value"] - least) / ((most - least) or 1.0)
-    if column.direction == "lower":
-        share = 1 - share
-    text, _, interval = with_interval(row).partition(" ")
-    return {
-        "value": f"{row['value']:.6f}",
-        "text": text,
-        "interval": interval,
-        "share": f"{share:.2f}",
-    }
+    cells = {}
+    for row in rows.dropna(subset=["value"]).to_dict("records"):
+        share = (row["value"] - least) / ((most - least) or 1.0)
+        text, _, interval = with_interval(row).partition(" ")
+        cells[tuple(row[name] for name in ROW)] = {
+            "value": f"{row['value']:.6f}",
+            "text": text,
+            "interval": interval,
+            "share": f"{1 - share if column.direction == 'lower' else share:.2f}",
+        }
+    return cells
 
 
 def paired_tables(evidence: Evidence) -> list[Table]:

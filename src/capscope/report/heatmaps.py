@@ -25,6 +25,8 @@ DIVERGING = LinearSegmentedColormap.from_list(
     ["#053061", "#1f5fa8", "#5aa2d6", "#f7f7f7", "#f28a5c", "#d62a1f", "#7f0016"],
 )
 
+STRENGTH, AREA, TINT = 0.6, 0.8, 0.5
+"""Powers of the strength in what maps and areas of regions hide; of areas, the most."""
 OUTLINED, WEAK = 8, 0.2
 """So many regions are outlined, if they have at least this share of the strongest relevance."""
 
@@ -113,14 +115,16 @@ def overlay(
     return _laid_over(image, covering, fade)
 
 
-def layer(relevance: Floats, limit: float, *, opacity: float = 0.85) -> Bytes:
-    """Return signed relevance (h, w) as a layer (h, w, 4) to lay over a faded image.
+def layer(
+    relevance: Floats, limit: float, *, opacity: float = 0.85, power: float = STRENGTH
+) -> Bytes:
+    """Return signed relevance (...) as a layer (..., 4) to lay over a faded image.
 
     The last channel is how much of the image it hides: more, the stronger the relevance; `limit`
     gets full colour, and the share `opacity`.
     """
     signed = np.clip(relevance / limit, -1, 1)
-    share = 255 * opacity * np.abs(signed)[..., None] ** 0.6
+    share = 255 * opacity * np.abs(signed)[..., None] ** power
     return _to_bytes(np.concatenate([_vivid(signed), share], axis=-1))
 
 
@@ -130,7 +134,7 @@ def overlay_regions(
     boxes: Floats,
     *,
     limit: float | None = None,
-    opacity: float = 0.5,
+    opacity: float = TINT,
     fade: float = 0.9,
 ) -> Bytes:
     """Draw regions over an image: outlines in the colour of their relevance, areas tinted.
@@ -166,7 +170,7 @@ def layer_regions(
     height: int,
     width: int,
     *,
-    opacity: float = 0.5,
+    opacity: float = TINT,
 ) -> Bytes:
     """Return regions as a layer (height, width, 4) to lay over a faded image, as `layer` does.
 
@@ -178,8 +182,7 @@ def layer_regions(
     for (x0, y0, x1, y1), strength in zip(corners, signed, strict=True):
         area[y0:y1, x0:x1] += strength
     area /= max(1.0, float(np.abs(area).max()))
-    share = 255 * opacity * np.abs(area)[..., None] ** 0.8
-    picture = Pillow.fromarray(_to_bytes(np.concatenate([_vivid(area), share], axis=-1)))
+    picture = Pillow.fromarray(layer(area, 1.0, opacity=opacity, power=AREA))
     pencil = ImageDraw.Draw(picture)
     # Regions of an object have equal relevance: those that the detector is surest of are drawn.
     strongest = np.argsort(-np.abs(signed).round(3), kind="stable")[:OUTLINED]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from capscope.metrics.comparison import compare_drawn
-from capscope.metrics.statistics import Measure, ratio, resample
+from capscope.metrics.comparison import compare_pairs
+from capscope.metrics.statistics import ratio, resample
 from capscope.report.results import Results
 
 KEYS = ["benchmark", "resolution", "word_kind", "measure"]
@@ -67,22 +66,25 @@ def paired_tests(results: Results, resamples: int = RESAMPLES, seed: int = 1) ->
     sums = _sums(results)
     if sums.empty:
         return pd.DataFrame()
-    lines: list[dict[str, Any]] = []
+    tables = []
     for key, group in sums.groupby(["split", *KEYS], sort=False):
-        named = {"dataset": results.dataset} | dict(zip(["split", *KEYS], key, strict=True))
-        for captioner, part in group.groupby("run", sort=False):
-            head = named | {"compared": "explainers", "same": captioner}
-            for line in _tests(part, "explainer", resamples, seed):
-                lines.append(head | line)
-        if key[1:] not in ACROSS:
-            continue
-        for explainer, part in group.groupby("explainer", sort=False):
-            if explainer in results.controls:
-                continue
-            head = named | {"compared": "captioners", "same": explainer}
-            for line in _tests(part, "run", resamples, seed):
-                lines.append(head | line)
-    return pd.DataFrame(lines)
+        sides = [("explainers", "run", "explainer", group)]
+        if key[1:] in ACROSS:
+            shown = group[~group["explainer"].isin(results.controls)]
+            sides.append(("captioners", "explainer", "run", shown))
+        for compared, by, side, rows in sides:
+            for same, part in rows.groupby(by, sort=False):
+                if part[side].nunique() < 2:
+                    continue
+                named = dict(zip(["split", *KEYS], key, strict=True))
+                named |= {"compared": compared, "same": str(same)}
+                tables.append(_tests(part, side, resamples, seed).assign(**named))
+    if not tables:
+        return pd.DataFrame()
+    found = pd.concat(tables, ignore_index=True)
+    first = ["dataset", "split", *KEYS, "compared", "same", "first", "second"]
+    found["dataset"] = results.dataset
+    return found[[*first, *(name for name in found.columns if name not in first)]]
 
 
 def _sums(results: Results) -> pd.DataFrame:
@@ -99,36 +101,34 @@ def _sums(results: Results) -> pd.DataFrame:
     return pd.concat(frames).groupby(by, sort=False)[["part", "whole"]].sum().reset_index()
 
 
-def _tests(rows: pd.DataFrame, side: str, resamples: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Yield the comparisons of all pairs of one column of `rows` on the images of them all."""
-    parts = rows.pivot_table(index="image_id", columns=side, values="part", sort=False)
-    wholes = rows.pivot_table(index="image_id", columns=side, values="whole", sort=False)
-    names = list(parts.columns)
-    if len(names) < 2:
-        return
-    measures: list[Measure] = [
-        ratio(parts[name].fillna(0).to_numpy(), wholes[name].fillna(0).to_numpy()) for name in names
-    ]
+def _tests(rows: pd.DataFrame, side: str, resamples: int, seed: int) -> pd.DataFrame:
+    """Return the comparisons of all pairs of one column of `rows` on the images of them all."""
+    places, names = pd.factorize(rows[side])
+    images, ids = pd.factorize(rows["image_id"])
+    parts, wholes = np.zeros((2, len(names), len(ids)))
+    parts[places, images] = rows["part"]
+    wholes[places, images] = rows["whole"]
+    measures = [ratio(part, whole) for part, whole in zip(parts, wholes, strict=True)]
+    first, second = np.triu_indices(len(names), 1)
     drawn = resample(measures, resamples=resamples, seed=seed)
-    pairs = list(combinations(range(len(names)), 2))
-    found = [compare_drawn(measures[i], measures[k], drawn[i], drawn[k]) for i, k in pairs]
-    corrected = holm([one.p_t_test for one in found])
-    for (i, k), one, p_holm in zip(pairs, found, corrected, strict=True):
-        yield {
-            "first": names[i],
-            "second": names[k],
-            "difference": one.difference,
-            "low": one.low,
-            "high": one.high,
-            "p_bootstrap": one.p_bootstrap,
-            "t": one.t,
-            "p_t_test": one.p_t_test,
-            "p_holm": p_holm,
-            "images": one.images,
+    found = compare_pairs(measures, drawn, first, second)
+    return pd.DataFrame(
+        {
+            "first": names[first],
+            "second": names[second],
+            "difference": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "p_bootstrap": found.p_bootstrap,
+            "t": found.t,
+            "p_t_test": found.p_t_test,
+            "p_holm": holm(found.p_t_test),
+            "images": found.images,
         }
+    )
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float] | NDArray[np.float64]) -> list[float]:
     """Return p-values corrected for their number, step by step (Holm 1979); NaN stays NaN."""
     values = np.asarray(p_values, dtype=np.float64)
     corrected = np.full(len(values), np.nan)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capscope.files import write_text
-from capscope.report.portrait import PICTURE, call, caption_data, picture_url
+from capscope.report.portrait import PICTURE, about, call, caption_data, picture_url
 from capscope.report.template import render
 from capscope.report.views import View
 
@@ -35,7 +35,7 @@ def card_of(
 def write_page(cards: list[dict[str, Any]], path: Path) -> None:
     """Write the images, each with the viewer, as one page that needs no other file."""
     titles = list(dict.fromkeys(title for card in cards for title in card["explainers"]))
-    statements = [call("about", {"runs": ["this run"], "explainers": titles})]
+    statements = [call("about", about(["this run"], titles))]
     for number, card in enumerate(cards):
         for caption in card["captions"]:
             for one in caption["maps"]:

@@ -12,14 +12,35 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from capscope.report.views import View
+from capscope.report.heatmaps import AREA, OUTLINED, STRENGTH, TINT, WEAK, layer
+from capscope.report.views import MIDDLE, PLACES, View
 
 PICTURE = 384
 """Largest width in pixels of an image in the viewer."""
-QUALITY, ALPHA_QUALITY = 50, 15
-"""Of layers, as WebP has them: a quarter of the bytes of best quality, no difference to the eye."""
+QUALITY, BLOCK = 70, 8
+"""Of maps, as JPEG has them: a third of the bytes of best quality, no difference to the eye; and
+the side of its blocks, which no word shares with its neighbour."""
 MARKS = {"right": "r", "wrong": "w", "hallucinated": "h"}
 """How the list of the gallery notes what is known of a word."""
+
+
+def about(runs: Sequence[str], explainers: Sequence[str]) -> dict[str, Any]:
+    """Return what the images of a page name by number, and how levels are drawn.
+
+    A ramp is what `heatmaps.layer` makes of each level of a map, and of an area of regions.
+    """
+    steps = (np.arange(256) - MIDDLE) / 127
+    signed = np.sign(steps) * np.abs(steps) ** (1 / STRENGTH)
+    ramps = {"maps": layer(signed, 1.0), "areas": layer(signed, 1.0, opacity=TINT, power=AREA)}
+    return {
+        "runs": list(runs),
+        "explainers": list(explainers),
+        "places": list(PLACES),
+        "ramps": {name: _text(ramp.tobytes()) for name, ramp in ramps.items()},
+        "outlined": OUTLINED,
+        "weak": WEAK,
+        "power": STRENGTH,
+    }
 
 
 def caption_data(
@@ -47,48 +68,47 @@ def caption_data(
     scores : sequence of (metric, text)
     """
     known = verdicts or {}
+    boxes = next((view.boxes for view in views.values() if view.boxes is not None), None)
     return {
         "run": run,
         "words": list(texts),
         "p": [round(float(p), 3) for p in probabilities[: len(texts)]],
         "verdicts": [known.get(place) for place in range(len(texts))],
         "scores": [list(score) for score in scores],
+        "boxes": None if boxes is None else np.asarray(boxes, np.float64).round(3).tolist(),
         "maps": [map_data(view, explainer, len(texts)) for explainer, view in views.items()],
     }
 
 
 def map_data(view: View, explainer: int, words: int) -> dict[str, Any]:
-    """Return an explainer's layers of T words side by side, and what it says of preceding words."""
-    height, width = view.tile
-    places = [view.place(word) for word in range(words)]
+    """Return what an explainer says of T words: levels of their maps, and the words before.
+
+    Levels of regions and cells are bytes; those of fine maps are a picture, words side by side.
+    """
+    levels = view.levels()[:words]
+    kind = "cells" if view.is_coarse else "fine" if view.regions is None else "regions"
+    height, width = levels.shape[1:] if kind != "regions" else (1, levels.shape[1])
     return {
         "e": explainer,
+        "kind": kind,
         "h": height,
         "w": width,
-        "cells": view.is_coarse,
-        "layers": layers_url(view, words),
-        "where": [[place, round(share, 2)] for place, share in places],
+        "levels": _text(_jpeg(levels) if kind == "fine" else levels.tobytes()),
+        "where": [[place, round(share, 2)] for place, share in view.places()[:words]],
         "before": None
         if view.before is None
         else [[round(float(x), 2) for x in view.influences(word)] for word in range(words)],
     }
 
 
-def layers_url(view: View, words: int) -> str:
-    """Return the layers (h, T w, 4) of all words in a row, as the data URL of a WebP image."""
-    row = np.concatenate([view.layer(word) for word in range(words)], axis=1)
-    lossless = view.is_coarse
+def _jpeg(levels: NDArray[np.uint8]) -> bytes:
+    """Return maps (T, h, w) as a picture, each on blocks of its own."""
+    side = -levels.shape[2] % BLOCK
+    padded = np.pad(levels, ((0, 0), (0, 0), (0, side)), constant_values=MIDDLE)
     stream = io.BytesIO()
-    Pillow.fromarray(row).save(
-        stream,
-        format="WEBP",
-        lossless=lossless,
-        quality=QUALITY,
-        alpha_quality=ALPHA_QUALITY,
-        method=0,
-        exact=lossless,
-    )
-    return _data_url(stream.getvalue())
+    row = np.concatenate(list(padded), axis=1)
+    Pillow.fromarray(row).save(stream, format="JPEG", quality=QUALITY)
+    return stream.getvalue()
 
 
 def picture(pixels: NDArray[np.uint8], width: int) -> bytes:
@@ -104,7 +124,7 @@ def picture(pixels: NDArray[np.uint8], width: int) -> bytes:
 
 def picture_url(pixels: NDArray[np.uint8], width: int) -> str:
     """Return an image, no wider than `width`, as a data URL."""
-    return _data_url(picture(pixels, width))
+    return "data:image/webp;base64," + _text(picture(pixels, width))
 
 
 def call(function: str, *values: Any) -> str:
@@ -117,5 +137,5 @@ def call(function: str, *values: Any) -> str:
     return f"capscope.{function}({escaped.replace(chr(0x2029), chr(92) + 'u2029')});\n"
 
 
-def _data_url(content: bytes) -> str:
-    return "data:image/webp;base64," + base64.b64encode(content).decode("ascii")
+def _text(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,11 @@ from capscope.files import (
     write_text,
 )
 from capscope.report.answers import answer_tables, answers
+from capscope.report.charts import Figure, save_figure
 from capscope.report.contributions import contribution_figure
 from capscope.report.curves import validation_curves
 from capscope.report.evidence import Evidence
-from capscope.report.figures import explainer_bars, save_figure, training_curves
+from capscope.report.figures import explainer_bars, training_curves
 from capscope.report.gallery import Gallery, entry
 from capscope.report.grids import headline_grid, matrix_grids, paired_tables
 from capscope.report.headline import Number, headline
@@ -51,25 +51,13 @@ PAGES = {
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A figure of a run."""
-
-    title: str
-    path: Path
-
-    @property
-    def url(self) -> str:
-        """The figure as a data URL."""
-        return "data:image/png;base64," + base64.b64encode(self.path.read_bytes()).decode("ascii")
-
-
-@dataclass(frozen=True)
 class RunPage:
     """What the page of a run shows."""
 
     run: RunResults
     numbers: Sequence[Number]
-    pictures: Sequence[Picture]
+    figures: Mapping[str, Figure]
+    """By the names of their files."""
     details: Sequence[Table]
     provenance: Sequence[tuple[str, str]]
 
@@ -101,13 +89,13 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
     tidy = {"matrix": evidence.matrix, "paired_tests": evidence.tests}
     tidy["validation"] = validation_curves(results)
     for name, frame in tidy.items():
-        write_text(out / "tables" / f"{name}.csv", frame.to_csv(index=False))
+        write_text(out / "tables" / f"{name}.csv", frame.to_csv(index=False, float_format="%.6g"))
     numbers = headline(results)
     pages = [
         RunPage(
             run,
             numbers[run.title],
-            list(_pictures(results, run, out / "figures")),
+            _figures(results, run, out / "figures"),
             [table for table in tables if table.run == run.name],
             _provenance(run),
         )
@@ -187,8 +175,7 @@ def _write_site(
         write_text(out / name, text)
     for page in pages:
         frame = _frame(page.run.title, "", "../")
-        urls = [{"title": one.title, "url": f"../figures/{one.path.name}"} for one in page.pictures]
-        own_values = vars(page) | {"pictures": urls, "scripts": [], "data": []}
+        own_values = vars(page) | {"scripts": [], "data": []}
         text = render("page.jinja", **values, **frame, **own_values, section="run.jinja")
         write_text(out / "runs" / f"{page.run.name}.html", text)
 
@@ -275,18 +262,17 @@ def _striking(image: dict[str, Any]) -> int:
     return next((place for place, verdict in enumerate(verdicts) if verdict), 0)
 
 
-def _pictures(results: Results, run: RunResults, folder: Path) -> Iterator[Picture]:
-    """Draw the figures of a run into a folder, and yield them for its page."""
+def _figures(results: Results, run: RunResults, folder: Path) -> dict[str, Figure]:
+    """Draw the figures of a run into a folder, and return them by the names of their files."""
     drawn = {
-        "training": ("Training", training_curves(run)),
-        "explainers": ("What explainers find", explainer_bars(results, run)),
-        "contributions": ("Where words come from", contribution_figure(results, run)),
+        "training": training_curves(run),
+        "explainers": explainer_bars(results, run),
+        "contributions": contribution_figure(results, run),
     }
-    for name, (title, figure) in drawn.items():
-        if figure is not None:
-            path = folder / f"{run.name}_{name}.png"
-            save_figure(figure, path)
-            yield Picture(f"{title}: {run.title}", path)
+    found = {f"{run.name}_{name}.svg": figure for name, figure in drawn.items() if figure}
+    for name, figure in found.items():
+        save_figure(figure, folder / name)
+    return found
 
 
 def _provenance(run: RunResults) -> list[tuple[str, str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,20 @@ NARROW = 5
 """Columns of a LaTeX table that stays within the column of a paper."""
 WORDY = 60
 """From so many characters on a cell of it is broken into lines."""
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "–": "--",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+}
 
 
 @dataclass(frozen=True)
@@ -40,29 +53,42 @@ def write_table(table: Table, folder: Path) -> None:
     values = table.cells if table.tidy is None else table.tidy
     write_text(folder / f"{table.name}.csv", values.to_csv(index=False))
     head = f"**{table.title}.** {table.note}\n\n"
-    rows = table.cells.to_markdown(index=False) + "\n"
+    rows = markdown(table.cells)
     terms = "".join(f"* {name}: {text}\n" for name, text in table.definitions.items())
     write_text(folder / f"{table.name}.md", head + rows + ("\n" + terms if terms else ""))
     write_text(folder / f"{table.name}.tex", latex(table))
 
 
+def markdown(cells: pd.DataFrame) -> str:
+    """Return the cells as a table of Markdown, which a bar in a cell does not break."""
+    lines = [list(cells.columns), ["---"] * len(cells.columns), *cells.itertuples(index=False)]
+    texts = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in texts)
+
+
 def latex(table: Table) -> str:
     """Return a table to paste into a paper; one of many columns is as wide as the page."""
     wordy = [table.cells[name].astype(str).str.len().max() > WORDY for name in table.cells]
-    text = table.cells.to_latex(
-        index=False,
-        column_format="".join(r"p{0.45\textwidth}" if one else "l" for one in wordy),
-        escape=True,
-        caption=_escape(f"{table.title}. {table.note}"),
-        label=f"tab:{table.name}",
-        position="tb",
+    wide = len(table.cells.columns) > NARROW
+    columns = "".join(r"p{0.45\textwidth}" if one else "l" for one in wordy)
+    head, *rows = (
+        _line(" & ".join(_escaped(str(cell)) for cell in line))
+        for line in (table.cells.columns, *table.cells.itertuples(index=False))
     )
-    if len(table.cells.columns) <= NARROW:
-        return f"% needs \\usepackage{{booktabs}}\n{text}"
-    text = text.replace("{table}", "{table*}").replace("\\begin{table*}[tb]", "\\begin{table*}[t]")
-    text = text.replace("\\begin{tabular}", "\\resizebox{\\textwidth}{!}{%\n\\begin{tabular}")
-    text = text.replace("\\end{tabular}", "\\end{tabular}}")
-    return f"% needs \\usepackage{{booktabs,graphicx}}\n{text}"
+    tabular = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows]
+    tabular += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else "")]
+    if wide:
+        tabular.insert(0, r"\resizebox{\textwidth}{!}{%")
+    kind, place = ("table*", "t") if wide else ("table", "tb")
+    lines = [
+        rf"% needs \usepackage{{booktabs{',graphicx' if wide else ''}}}",
+        rf"\begin{{{kind}}}[{place}]",
+        rf"\caption{{{_escaped(f'{table.title}. {table.note}')}}}",
+        rf"\label{{tab:{table.name}}}",
+        *tabular,
+        rf"\end{{{kind}}}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def with_interval(row: Mapping[Hashable, Any], digits: int = 2) -> str:
@@ -73,6 +99,11 @@ def with_interval(row: Mapping[Hashable, Any], digits: int = 2) -> str:
     return f"{value} [{low}, {high}]" if "nan" not in (low, high) else value
 
 
-def _escape(text: str) -> str:
-    """Escape what LaTeX reads as a command in a caption."""
-    return re.sub(r"([%_&#${}])", r"\\\1", text.replace("\\", ""))
+def _line(cells: str) -> str:
+    """End a line; what the next begins with must not be taken for an option of its end."""
+    return ("{}" if cells.startswith(("[", "*")) else "") + cells + r" \\"
+
+
+def _escaped(text: str) -> str:
+    """Return text of which LaTeX reads nothing as a command, and every character is one it has."""
+    return "".join(_LATEX.get(character, character) for character in text)

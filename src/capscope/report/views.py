@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from capscope.report.heatmaps import (
+    STRENGTH,
     Bytes,
     Floats,
-    layer,
-    layer_regions,
     limit_of,
     overlay,
     overlay_regions,
@@ -18,8 +17,8 @@ from capscope.report.heatmaps import (
 
 FINE = 20
 """Maps with at least so many rows are drawn smoothly."""
-OUTLINES = 128
-"""Width and height on which regions are drawn."""
+MIDDLE = 128
+"""The level of no relevance; 127 levels below are against the word, 127 above for it."""
 PLACES = (
     *("at the upper left", "at the top", "at the upper right"),
     *("at the left", "in the middle", "at the right"),
@@ -68,39 +67,40 @@ class View:
     @property
     def is_coarse(self) -> bool:
         """Whether the maps are those of cells, each to be seen as such."""
-        return self.regions is None and self.tile[0] < FINE
-
-    @property
-    def tile(self) -> tuple[int, int]:
-        """Height and width of a word's layer."""
-        if self.regions is not None:
-            return OUTLINES, OUTLINES
-        height, width = self.shown.shape[1:]
-        return height, width
+        return self.regions is None and self.shown.shape[1] < FINE
 
     @property
     def shown(self) -> Floats:
         """The maps that are drawn: of cells, where there is no more."""
         return self.maps if self.cells is None else self.cells
 
-    def layer(self, word: int) -> Bytes:
-        """Return the relevance for a word (h, w, 4), to be laid over the image in a browser."""
-        if self.regions is not None and self.boxes is not None:
-            found = self.regions[word]
-            return layer_regions(found, self.boxes, limit_of(found, 1.0), *self.tile)
-        found = self.shown[word]
-        return layer(found, limit_of(found))
+    def levels(self) -> Bytes:
+        """Return what a browser draws, in bytes: regions (T, N), or maps (T, h, w).
 
-    def place(self, word: int) -> tuple[str, float]:
-        """Return where most of the relevance for a word is, in words, and its share of it."""
-        positive = np.clip(np.asarray(self.shown[word], dtype=np.float64), 0, None)
+        A byte tells as much of what the relevance hides as any other: levels are as fine as needed
+        where it is weak.
+        """
+        if self.regions is not None:
+            found, quantile = np.asarray(self.regions, dtype=np.float64), 1.0
+        else:
+            found, quantile = np.asarray(self.shown, dtype=np.float64), 0.995
+        limits = np.array([limit_of(word, quantile) for word in found])
+        signed = np.clip(found / limits.reshape(-1, *[1] * (found.ndim - 1)), -1, 1)
+        steps = np.rint(127 * np.sign(signed) * np.abs(signed) ** STRENGTH)
+        return (MIDDLE + steps).astype(np.uint8)
+
+    def places(self) -> list[tuple[int, float]]:
+        """Return for each word in which of `PLACES` most of its relevance is, and what share."""
+        positive = np.clip(np.asarray(self.shown, dtype=np.float64), 0, None)
         thirds = [
-            block.sum()
-            for band in np.array_split(positive, 3, axis=0)
-            for block in np.array_split(band, 3, axis=1)
+            block.sum(axis=(1, 2))
+            for band in np.array_split(positive, 3, axis=1)
+            for block in np.array_split(band, 3, axis=2)
         ]
-        strongest = int(np.argmax(thirds))
-        return PLACES[strongest], float(thirds[strongest]) / (sum(thirds) or 1.0)
+        sums = np.stack(thirds, axis=1).reshape(len(self), len(PLACES))
+        strongest = sums.argmax(axis=1)
+        shares = sums.max(axis=1) / (sums.sum(axis=1) + (sums.sum(axis=1) == 0))
+        return [(int(k), float(share)) for k, share in zip(strongest, shares, strict=True)]
 
     def influences(self, word: int) -> Floats:
         """Return the relevance of the words before a word, the strongest being 1 or -1."""

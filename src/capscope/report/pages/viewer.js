@@ -38,14 +38,85 @@ const capscope = (() => {
     });
   }
 
+  const bytesOf = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+  // Colour and opacity of each level (128 is none), as the pictures of `capscope explain` have them.
+  const ramps = new Map();
+  function ramp(name) {
+    if (!ramps.has(name)) ramps.set(name, new Uint32Array(bytesOf(known.ramps[name]).buffer));
+    return ramps.get(name);
+  }
+
+  function coloured(width, height, levels, step, name) {
+    const canvas = make("canvas", { width, height });
+    const pen = canvas.getContext("2d");
+    const drawn = pen.createImageData(width, height);
+    const pixels = new Uint32Array(drawn.data.buffer);
+    const colours = ramp(name);
+    for (let i = 0; i < pixels.length; i += 1) pixels[i] = colours[levels[i * step]];
+    pen.putImageData(drawn, 0, 0);
+    return canvas;
+  }
+
+  // The levels of a fine map are a picture with all words side by side.
+  async function fine(map) {
+    const picture = new Image();
+    picture.src = `data:image/jpeg;base64,${map.levels}`;
+    await picture.decode();
+    const { naturalWidth: width, naturalHeight: height } = picture;
+    const pen = make("canvas", { width, height }).getContext("2d", { willReadFrequently: true });
+    pen.drawImage(picture, 0, 0);
+    return coloured(width, height, pen.getImageData(0, 0, width, height).data, 4, "maps");
+  }
+
   const decoded = new Map();
   function layersOf(map) {
-    if (!decoded.has(map.layers)) {
-      const layers = new Image();
-      layers.src = map.layers;
-      decoded.set(map.layers, layers.decode().then(() => layers));
+    if (decoded.size > 600) decoded.clear();
+    if (!decoded.has(map)) {
+      decoded.set(map, map.kind === "fine" ? fine(map) : Promise.resolve(map.kind === "cells"
+        ? wordsOf(map).map((levels) => coloured(map.w, map.h, levels, 1, "maps")) : wordsOf(map)));
     }
-    return decoded.get(map.layers);
+    return decoded.get(map);
+  }
+
+  function wordsOf(map) {
+    const bytes = bytesOf(map.levels);
+    return map.where.map((_, k) => bytes.subarray(k * map.w * map.h, (k + 1) * map.w * map.h));
+  }
+
+  // Regions: areas tinted, the strongest outlined, the strongest of all on top.
+  const RASTER = 128;
+  function drawRegions(pen, levels, boxes) {
+    const strengths = Array.from(levels, (level) =>
+      Math.sign(level - 128) * (Math.abs(level - 128) / 127) ** (1 / known.power));
+    const area = new Float32Array(RASTER * RASTER);
+    boxes.forEach(([x0, y0, x1, y1], region) => {
+      const [left, top, right, bottom] = [x0, y0, x1, y1].map((x) => Math.round(x * RASTER));
+      for (let y = top; y < bottom; y += 1) {
+        for (let x = left; x < right; x += 1) {
+          area[y * RASTER + x] += strengths[region];
+        }
+      }
+    });
+    const most = area.reduce((largest, sum) => Math.max(largest, Math.abs(sum)), 1);
+    const tints = area.map((sum) =>
+      128 + Math.round(127 * Math.sign(sum) * Math.abs(sum / most) ** known.power));
+    const { width, height } = pen.canvas;
+    pen.imageSmoothingEnabled = true;
+    pen.drawImage(coloured(RASTER, RASTER, tints, 1, "areas"), 0, 0, width, height);
+    const order = [...strengths.keys()]
+      .sort((a, b) => Math.abs(strengths[b]) - Math.abs(strengths[a])).slice(0, known.outlined);
+    for (const region of order.reverse()) {
+      const [x0, y0, x1, y1] = boxes[region];
+      const strength = Math.abs(strengths[region]);
+      if (strength < known.weak || x1 <= x0 || y1 <= y0) continue;
+      const [red, green, blue] = new Uint8Array(ramp("maps").buffer, 4 * levels[region], 3);
+      const thick = Math.max(1, strength * Math.min(width, height) / 55);
+      pen.lineWidth = thick;
+      pen.strokeStyle = `rgb(${red} ${green} ${blue})`;
+      pen.strokeRect(x0 * width + thick / 2, y0 * height + thick / 2,
+        (x1 - x0) * width - thick, (y1 - y0) * height - thick);
+    }
   }
 
   // The relevance for one word over the faded image; without a map, the image itself.
@@ -54,7 +125,7 @@ const capscope = (() => {
     const picture = make("img", { src: shown.picture, alt: "", decoding: "async" });
     const frame = make("span", { class: "panel", role: "img", "aria-label": alternative },
       picture, canvas);
-    frame.show = async (map, word, text) => {
+    frame.show = async (map, word, text, boxes) => {
       frame.classList.toggle("faded", Boolean(map));
       if (text) frame.setAttribute("aria-label", text);
       const turn = frame.turn = (frame.turn ?? 0) + 1;
@@ -67,9 +138,12 @@ const capscope = (() => {
       canvas.height = Math.round(canvas.width * (picture.naturalHeight || 1)
         / (picture.naturalWidth || 1));
       const pen = canvas.getContext("2d");
-      pen.imageSmoothingEnabled = !map.cells;
+      if (map.kind === "regions") { drawRegions(pen, layers[word], boxes); return; }
+      pen.imageSmoothingEnabled = map.kind === "fine";
       pen.imageSmoothingQuality = "high";
-      pen.drawImage(layers, word * map.w, 0, map.w, map.h, 0, 0, canvas.width, canvas.height);
+      const [layer, left] = map.kind === "fine"
+        ? [layers, word * layers.width / map.where.length] : [layers[word], 0];
+      pen.drawImage(layer, left, 0, map.w, map.h, 0, 0, canvas.width, canvas.height);
     };
     return frame;
   }
@@ -80,7 +154,7 @@ const capscope = (() => {
     if (judged) parts.push(marks[judged][1]);
     if (map) {
       const [place, share] = map.where[word];
-      parts.push(`${known.explainers[map.e]}: most of what speaks for it is ${place} `
+      parts.push(`${known.explainers[map.e]}: most of what speaks for it is ${known.places[place]} `
         + `(${Math.round(100 * share)} %)`);
       const before = map.before?.[word] ?? [];
       const strongest = before.reduce((best, x, i) =>
@@ -146,7 +220,7 @@ const capscope = (() => {
         return;
       }
       const text = describe(caption(), map, at);
-      large.show(map, at, text);
+      large.show(map, at, text, caption().boxes);
       said.textContent = text;
       if (comparison.at !== at || comparison.of !== state.caption) compare(at);
     }
@@ -172,7 +246,7 @@ const capscope = (() => {
           const map = c.maps.find((one) => one.e === e);
           if (!map) return make("td", {}, "–");
           const small = panel(shown, 96, describe(c, map, place));
-          small.show(map, place);
+          small.show(map, place, null, c.boxes);
           return make("td", {}, small);
         }));
       });
@@ -198,7 +272,7 @@ const capscope = (() => {
         const judged = c.verdicts[i];
         const small = panel(shown, 96, "");
         small.setAttribute("aria-hidden", "true");
-        small.show(map, i);
+        small.show(map, i, null, c.boxes);
         const button = make("button", {
           type: "button", "aria-pressed": "false", class: judged ?? "",
           onmouseenter: () => point(i), onfocus: () => point(i),
