@@ -257,7 +257,7 @@ def check_record(path: Path) -> dict[str, Any]:
 def _checked(path: Path, product: Path, kind: str | None, check_hashes: bool) -> dict[str, Any]:
     """Read a manifest and compare the files of its product with it."""
     manifest: dict[str, Any] = read_json(path)
-    again = f"make {product} again"
+    again = f"make {product} again (rm -f {path} && snakemake all)"
     try:
         record = {key: value for key, value in manifest.items() if key != "record_sha256"}
         if manifest.get("record_sha256", digest(record)) != digest(record):
@@ -281,17 +281,20 @@ def _compare(
     expected = {key: entry[key] for key in found}
     if found != expected:
         raise CapscopeError(
-            f"{listed} has {_in_words(found)}, {path} says {_in_words(expected)}: {again}"
+            f"{listed} has {_in_words(found)}, {path} says {_in_words(expected)}: {_CHANGED}; {again}"
         )
     note = _note(listed, entry["sha256"]) if found["bytes"] > BULK else None
     if not check_hashes and note is not None and note.exists():
         return
     if _hash_of(listed) != entry["sha256"]:
-        raise CapscopeError(f"{listed} differs from its hash in {path}: {again}")
+        raise CapscopeError(f"{listed} differs from its hash in {path}: {_CHANGED}; {again}")
     if note is not None:
         with suppress(OSError):  # without a note it is hashed the next time, too
             note.parent.mkdir(parents=True, exist_ok=True)
             note.touch()
+
+
+_CHANGED = "it was changed or damaged since it was made"
 
 
 def _note(path: Path, sha256: str) -> Path:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import reliability
 import yaml
 
 from capscope.params import merge
@@ -112,3 +113,8 @@ def finished(tmp_path_factory):
     project = make_project(tmp_path_factory.mktemp("workflow") / "project")
     project.log = project.snakemake("all").stdout
     return project
+
+
+def pytest_sessionfinish():
+    """Write down what the long tests survived."""
+    reliability.write()

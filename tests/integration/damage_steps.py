@@ -63,7 +63,7 @@ def damage(shop: Workshop, generator: random.Random, count: int) -> Iterator[dic
                 problems = [str(problem.path) for problem in Records(RESULTS).problems()]
                 status = read_by(shop, READERS.get(name))
                 path.write_bytes(content)
-                found = {"file": str(path), "manner": manner, "problems": problems}
+                found = {"step": name, "file": str(path), "manner": manner, "problems": problems}
                 yield {**found, "reader": READERS.get(name), "status": status}
 
 

@@ -1,9 +1,9 @@
 """Kill the steps of the workflow, finish them, and print what came out as JSON.
 
-python kill_steps.py FOLDER SEED RANDOM STRIDE
+python kill_steps.py FOLDER SEED ROUNDS STRIDE
 
-RANDOM times a step is killed by a random signal at a random moment; and each step is killed at
-every STRIDEth of the moments at which it makes, renames or removes a file.
+In each of ROUNDS every step is killed at a random moment, by each signal in turn; and each step is
+killed at every STRIDEth of the moments at which it makes, renames or removes a file.
 """
 
 from __future__ import annotations
@@ -30,22 +30,31 @@ EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
-def at_random(shop: Workshop, generator: random.Random, kills: int) -> Iterator[dict[str, Any]]:
-    """Kill steps in turn; those that end before their signal comes are tried again."""
-    names: list[str] = []
-    while kills:
-        names = names or generator.sample(list(shop.steps), len(shop.steps))
-        name, how, whole = names.pop(), generator.choice(SIGNALS), generator.random() < 0.5
-        shop.remove(name)
-        TRAINED.unlink(missing_ok=True)
-        child = shop.start(name, count_training_steps)
-        time.sleep(generator.uniform(0.0, 0.8) * shop.seconds[name])
-        leads = os.getpgid(child) == child  # it may not have come so far
-        (os.killpg if whole and leads else os.kill)(child, how)
-        if ended(child) == 0:
-            continue
-        kills -= 1
-        yield {"step": name, "how": how.name, **aftermath(shop, name, child)}
+def at_random(shop: Workshop, generator: random.Random, rounds: int) -> Iterator[dict[str, Any]]:
+    """Kill every step in each round; one that ends before its signal comes is tried again."""
+    for turn in range(rounds):
+        for place, name in enumerate(shop.steps):
+            how = SIGNALS[(turn + place) % len(SIGNALS)]
+            child = at_work(shop, name, count_training_steps)
+            while not killed(child, how, shop.seconds[name], generator):
+                child = at_work(shop, name, count_training_steps)
+            yield {"step": name, "how": how.name, **aftermath(shop, name, child)}
+
+
+def at_work(shop: Workshop, name: str, prepare: Callable[[], None]) -> int:
+    """Start a step anew; return its process."""
+    shop.remove(name)
+    TRAINED.unlink(missing_ok=True)
+    return shop.start(name, prepare)
+
+
+def killed(child: int, how: signal.Signals, seconds: float, generator: random.Random) -> bool:
+    """Kill a step, or its whole group, within `seconds`; say whether that was before its end."""
+    whole = generator.random() < 0.5
+    time.sleep(generator.uniform(0.0, 0.9) * seconds)
+    leads = os.getpgid(child) == child  # it may not have come so far
+    (os.killpg if whole and leads else os.kill)(child, how)
+    return ended(child) != 0
 
 
 def at_file_events(shop: Workshop, stride: int) -> Iterator[dict[str, Any]]:
@@ -53,12 +62,10 @@ def at_file_events(shop: Workshop, stride: int) -> Iterator[dict[str, Any]]:
     for start, name in enumerate(shop.steps):
         event = 1 + start % stride
         while True:
-            shop.remove(name)
-            TRAINED.unlink(missing_ok=True)
-            child = shop.start(name, dying_at(event, Path(shop.steps[name].makes)))
+            child = at_work(shop, name, at_event(event, Path(shop.steps[name].makes), die))
             if ended(child) == 0:
                 break
-            yield {"step": name, "how": f"event {event}", **aftermath(shop, name, child)}
+            yield {"step": name, "how": "SIGKILL", "event": event, **aftermath(shop, name, child)}
             event += stride
 
 
@@ -99,8 +106,8 @@ def trained() -> list[int]:
     return [int(line) for line in TRAINED.read_text().split()] if TRAINED.exists() else []
 
 
-def dying_at(event: int, product: Path) -> Callable[[], None]:
-    """Return what makes a process kill itself at an event in or beside a product."""
+def at_event(event: int, product: Path, happens: Callable[[], None]) -> Callable[[], None]:
+    """Return what makes something happen to a process from an event in or beside a product on."""
     count = 0
 
     def hook(name: str, arguments: tuple[Any, ...]) -> None:
@@ -111,8 +118,8 @@ def dying_at(event: int, product: Path) -> Callable[[], None]:
         beside = path.name.startswith(f".{product.name}.")
         if (product in path.parents or beside) and "tensorboard" not in path.parts:
             count += 1
-            if count == event:
-                os.kill(os.getpid(), signal.SIGKILL)
+            if count >= event:
+                happens()
 
     def prepare() -> None:
         count_training_steps()
@@ -121,11 +128,16 @@ def dying_at(event: int, product: Path) -> Callable[[], None]:
     return prepare
 
 
+def die() -> None:
+    """Kill this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 if __name__ == "__main__":
-    folder, seed, kills, stride = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    folder, seed, rounds, stride = Path(sys.argv[1]), *map(int, sys.argv[2:])
     shop = Workshop(folder)
     shop.prepare()
-    found = list(at_random(shop, random.Random(seed), kills))
+    found = list(at_random(shop, random.Random(seed), rounds))
     if stride:
         found += at_file_events(shop, stride)
     print(json.dumps(found))

@@ -1,22 +1,79 @@
-"""The table of what the long tests survived, which the documentation quotes."""
+"""The table of what the long tests survived, and how the documentation shows it.
+
+``python reliability.py`` prints the tables of docs/reliability.md.
+"""
 
 from __future__ import annotations
 
 import csv
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 TABLE = Path(__file__).resolve().parents[2] / "results" / "reliability.csv"
-COLUMNS = ("fault", "survived", "tried")
+COLUMNS = ("fault", "of", "how", "survived", "tried")
+STEPS, WORKFLOW, EVENTS = "killed step", "killed Snakemake", "killed at a file"
+OBSTACLES, DAMAGED, HOSTILE = "obstacle", "damaged file", "hostile input"
+IN_WORDS = {
+    STEPS: "kills of a step at a random moment",
+    EVENTS: "kills of a step as it makes, renames or removes a file",
+    WORKFLOW: "kills of Snakemake, alone or with its jobs",
+    OBSTACLES: "full and closed disks, little memory, other writers: named, and nothing lost",
+    DAMAGED: "damaged files found before use",
+    HOSTILE: "hostile inputs refused",
+}
+_recorded: list[dict[str, object]] = []
 
 
-def record(fault: str, survived: int, tried: int) -> None:
-    """Write a line of the table, in place of an earlier one of the same fault."""
-    lines: dict[str, dict[str, object]] = {}
-    if TABLE.exists():
-        with TABLE.open(encoding="utf-8") as stream:
-            lines = {line["fault"]: dict(line) for line in csv.DictReader(stream)}
-    lines[fault] = {"fault": fault, "survived": survived, "tried": tried}
+def record(fault: str, outcomes: Iterable[tuple[str, str, bool]]) -> None:
+    """Keep what came of each try of a fault: of what, how, and whether it was survived."""
+    survived: Counter[tuple[str, str]] = Counter()
+    tried: Counter[tuple[str, str]] = Counter()
+    for of, how, good in outcomes:
+        tried[of, how] += 1
+        survived[of, how] += good
+    for (of, how), count in tried.items():
+        values = (fault, of, how, survived[of, how], count)
+        _recorded.append(dict(zip(COLUMNS, values, strict=True)))
+
+
+def write() -> None:
+    """Write the table, if all faults were tried in this run of the tests."""
+    if {line["fault"] for line in _recorded} != set(IN_WORDS):
+        return
     with TABLE.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(lines[name] for name in sorted(lines))
+        for fault in IN_WORDS:
+            writer.writerows(line for line in _recorded if line["fault"] == fault)
+
+
+def read() -> list[dict[str, str]]:
+    """Return the lines of the table."""
+    with TABLE.open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def as_markdown(lines: list[dict[str, str]]) -> str:
+    """Return the sums of each fault, and the kills by step and signal, as two tables."""
+    text = ["| fault | survived | tried |", "|---|---|---|"]
+    for fault, words in IN_WORDS.items():
+        survived, tried = _sum(line for line in lines if line["fault"] == fault)
+        text.append(f"| {words} | {survived} | {tried} |")
+    kills = [line for line in lines if line["fault"] in (STEPS, WORKFLOW)]
+    signals = list(dict.fromkeys(line["how"] for line in kills))
+    text += ["", f"| killed | {' | '.join(signals)} |", "|---" * (len(signals) + 1) + "|"]
+    for of in dict.fromkeys(line["of"] for line in kills):
+        sums = [_sum(x for x in kills if (x["of"], x["how"]) == (of, how)) for how in signals]
+        cells = (f"{survived} of {tried}" for survived, tried in sums)
+        text.append(f"| {of} | {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
+def _sum(lines: Iterable[dict[str, str]]) -> tuple[int, int]:
+    pairs = [(int(line["survived"]), int(line["tried"])) for line in lines]
+    return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+
+
+if __name__ == "__main__":
+    print(as_markdown(read()), end="")

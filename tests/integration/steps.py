@@ -45,7 +45,7 @@ SMALL: dict[str, Any] = {
     "benchmarks": {"measures": ["ground_truth", "deletion", "hallucination", "conservation"]},
     "systems": {
         "gridtd": {
-            "stages": ["xe", "scst", "lrp_xe", "lrp_scst"],
+            "stages": ["xe"],
             "xe": {"epochs": 3, "checkpoint_seconds": 0.001},
             "scst": {"epochs": 2, "checkpoint_seconds": 0.001},
             "lrp_xe": {"epochs": 2, "checkpoint_seconds": 0.001},
@@ -62,6 +62,8 @@ class Step:
     name: str
     arguments: tuple[str, ...]
     makes: str
+    held: str
+    """What it is the only writer of, such as a file in what it makes."""
 
 
 def steps() -> list[Step]:
@@ -74,8 +76,9 @@ def steps() -> list[Step]:
     run = f"{top}/runs/gridtd/xe/seed1"
     found: list[Step] = []
 
-    def add(name: str, command: str, *arguments: str, makes: str) -> None:
-        found.append(Step(name, (command, "--params", "params.yaml", *arguments), makes))
+    def add(name: str, command: str, *arguments: str, makes: str, held: str = "") -> None:
+        arguments = (command, "--params", "params.yaml", *arguments)
+        found.append(Step(name, arguments, makes, held or makes))
 
     add("data", "data", "--workers", "1", "--out", data, makes=data)
     add("backbone", "backbone", "--data", data, "--out", backbone, makes=backbone)
@@ -89,11 +92,14 @@ def steps() -> list[Step]:
         out = f"results/tuned/{stage}"
         add(stage, "train", *given, "--stage", stage, "--from", run, "--out", out, makes=out)
     given = ["--data", data, "--features", features, "--run", run]
-    out = f"{run}/decoded/test.json"
-    add("decode", "decode", *given, "--split", "test", "--out", out, makes=f"{run}/decoded")
-    add("explain", "relevance", *given, "--split", "test", makes=f"{run}/relevance")
-    measures = SMALL["benchmarks"]["measures"]
-    add("measure", "benchmark", *measures, *given, makes=f"{run}/benchmarks")
+    of_split = [*given, "--split", "test"]
+    out, folder = f"{run}/decoded/test.json", f"{run}/decoded"
+    add("decode", "decode", *of_split, "--out", out, makes=folder, held=out)
+    out = f"{run}/relevance"
+    add("explain", "relevance", *of_split, makes=out, held=f"{out}/test.json")
+    measures, out = SMALL["benchmarks"]["measures"], f"{run}/benchmarks"
+    first = f"{out}/{measures[0]}.csv"
+    add("measure", "benchmark", *measures, *given, makes=out, held=first)
     add("evaluate", "evaluate", "--data", data, "--run", run, "--out", scores, makes=scores)
     add("report", "report", "--results", top, "--out", report, makes=report)
     return found
@@ -114,7 +120,9 @@ class Workshop:
             import_module(name)
         os.chdir(folder)
         params = yaml.safe_load(Path("params.yaml").read_text("utf-8"))
-        Path("params.yaml").write_text(yaml.safe_dump(merge(params, SMALL)), "utf-8")
+        Path("params.yaml").write_text(
+            yaml.safe_dump(merge(params, SMALL), sort_keys=False), "utf-8"
+        )
         self.steps = {step.name: step for step in steps()}
         self.seconds: dict[str, float] = {}
         self.whole: dict[str, dict[str, str]] = {}

@@ -30,6 +30,16 @@ SMALL = {
 }
 """What makes the example fit a test; all else is the guide's overlay and params.yaml."""
 
+HARMFUL = (
+    "|touch canary;.png",
+    "$(touch canary).png",
+    "`touch canary`.png",
+    "-rf.png",
+    "a'b\" &.png",
+)
+"""Names of files that would do something, were they ever part of a command."""
+HTML = "<img src=x onerror=alert(1)>"
+
 
 def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text("utf-8"), re.S)
@@ -43,6 +53,11 @@ def my_data(folder: Path) -> Path:
     (folder / "my_data").mkdir()
     (folder / "drawn" / "images").rename(folder / "my_data" / "images")
     header = blocks("text")[1].splitlines()[0].split(",")
+    for image, name in zip(drawn, HARMFUL, strict=False):
+        below = folder / "my_data" / "images" / image["split"]
+        (below / image["filename"]).rename(below / name)
+        image["filename"] = name
+    drawn[0]["sentences"][0]["raw"] += f" {HTML}"
     with (folder / "my_data" / "captions.csv").open("w", newline="", encoding="utf-8") as stream:
         rows = csv.writer(stream)
         rows.writerow(header)
@@ -70,6 +85,9 @@ def test_a_folder_and_a_csv_become_a_captioner_that_explains_its_words(tmp_path)
     results = project.folder / "results" / "mine"
     page = (results / "report" / "index.html").read_text("utf-8")
     assert "mine" in page
+    pages = [*(results / "report").rglob("*.html"), *(results / "report").rglob("*.js")]
+    assert not any("<img src=x" in path.read_text("utf-8") for path in pages)
+    assert not (project.folder / "canary").exists()
     images = read_json(results / "data" / "manifest.json")["images"]
     assert images == {"train": 20, "val": 3, "test": 3}
     for line in blocks("sh")[1].splitlines():

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from capscope.data.annotations import open_dataset
 from capscope.data.scenes import Recipe, read_recipes, render, visible_mask, write_scenes
 from capscope.data.scenes.lexicon import CLASSES, COLOURS, PLACES, WEATHER
 from capscope.data.scenes.recipe import choose_classes, sample_recipe
@@ -164,6 +166,20 @@ def test_drawing_again_leaves_nothing_of_other_settings_and_nothing_else_is_touc
     drawn = {path.name for path in (tmp_path / "images" / "train").iterdir()}
     assert drawn == {"000001.png", "000002.png", "holiday.png"}
     assert len(list((tmp_path / "masks" / "train").iterdir())) == 2
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip"])
+def test_a_picture_that_changes_after_it_was_drawn_is_damage_whatever_is_skipped(
+    drawn: Path, tmp_path: Path, policy: str
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(drawn, folder)
+    picture = next(folder.glob("images/*/*.png"))
+    picture.write_bytes(bytes(picture.stat().st_size))
+    settings = {"reader": "scenes", "scenes": {}, "name": "toy", "on_unreadable": policy}
+    message = r"images differs from its hash .* changed or damaged since it was made; make .* again"
+    with pytest.raises(CapscopeError, match=message):
+        open_dataset(folder, {"dataset": settings})
 
 
 def test_a_full_disk_is_named_and_leaves_no_finished_folder(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FOLDER, held, params_options
+from capscope.cli.options import FOLDER, hold, params_options
 
 
 @click.command()
@@ -19,7 +19,9 @@ from capscope.cli.options import FOLDER, held, params_options
     show_default=True,
     help="Folder of CSV files with published values.",
 )
-@click.option("--out", type=FOLDER, callback=held, help="Gets index.html and the other pages.")
+@click.option(
+    "--out", type=FOLDER, help="Gets index.html and the other pages.  [default: RESULTS/report]"
+)
 @click.option("--summary", is_flag=True, help="Only print the headline of finished results.")
 def command(
     params_files: tuple[Path, ...],
@@ -39,6 +41,7 @@ def command(
     if summary:
         results = read_results(folder, published)
     else:
+        hold(out)
         params = load_params(params_files, assignments)
         results = write_report(folder, published, params, out)
     click.echo(as_text(results))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FOLDER, held, params_options
+from capscope.cli.options import FOLDER, hold, params_options
 
 
 @click.command()
 @params_options
-@click.option("--out", type=FOLDER, callback=held, help="Instead of metrics.spice_options.models.")
+@click.option("--out", type=FOLDER, help="Instead of metrics.spice_options.models.")
 def command(params_files: tuple[Path, ...], assignments: tuple[str, ...], out: Path | None) -> None:
     """Fetch the code and models of CoreNLP 3.6.0 (385 MB), once for all data sets.
 
@@ -23,5 +23,6 @@ def command(params_files: tuple[Path, ...], assignments: tuple[str, ...], out: P
 
     options = load_params(params_files, assignments)["metrics"]["spice_options"]
     folder = out or expand_path(options["models"])
+    hold(folder)
     new = fetch_spice_models(folder, options["addresses"], options["checksum"])
     click.echo(f"the models of SPICE {'are now' if new else 'were already'} in {folder}")
