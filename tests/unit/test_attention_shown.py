@@ -35,7 +35,7 @@ def seen(request: pytest.FixtureRequest) -> View:
 
 
 def strip(pixels: np.ndarray, view: View) -> np.ndarray:
-    return np.asarray(montage(pixels, SPOKEN, [view], common_scale=True, dots_per_inch=40))
+    return np.asarray(montage(pixels, SPOKEN, [view], dots_per_inch=40))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from capscope.data.scenes.lexicon import (
     CLASSES,
     COLOURS,
     KINDS,
-    OPPOSITE,
     RELATIONS,
     colour_of,
     noun_class,
@@ -19,6 +18,11 @@ from capscope.data.scenes.lexicon import (
 )
 from capscope.data.scenes.parse import Claim, Mention, check_relation, claims, mentions
 from capscope.data.scenes.recipe import Recipe, SceneObject, sample_recipe
+
+OPPOSITE = {
+    **{"left": "right", "right": "left", "above": "below", "below": "above"},
+    **{"front": "behind", "behind": "front", "near": "near"},
+}
 
 
 def thing(name: str, x: int, y: int, colour: str = "red", side: int = 20) -> SceneObject:

@@ -14,11 +14,11 @@ from scipy.stats import ttest_rel
 
 from capscope.data.annotations import Dataset, Image
 from capscope.data.naming import scene_words
-from capscope.metrics.comparison import compare
+from capscope.metrics.comparison import compare_drawn
 from capscope.metrics.frequent import frequent_object_words, frequent_word_measures
 from capscope.metrics.registry import in_order, metric
 from capscope.metrics.rows import HUMAN, Captions, Row, signature_text
-from capscope.metrics.statistics import average, interval, mean, ratio
+from capscope.metrics.statistics import average, mean, percentiles, ratio, resample
 from capscope.metrics.summary import summary
 from capscope.metrics.tables import COMPARISONS, SEEDS, Tables, as_csv
 
@@ -56,7 +56,9 @@ def tables():
 def test_every_run_has_its_interval(tables):
     line = next(one for one in tables.captions if one["system"] == "a" and one["seed"] == 2)
     measure = ROWS[2].measures["CIDEr"]
-    assert (line["low"], line["high"]) == pytest.approx(interval(measure, resamples=200, seed=4))
+    assert (line["low"], line["high"]) == pytest.approx(
+        percentiles(resample([measure], resamples=200, seed=4)[0])
+    )
     assert len(tables.captions) == 1 + 5 * 2
     assert len(tables.images) == 6 * IMAGES
 
@@ -164,7 +166,8 @@ def test_means_over_frequent_words_have_no_score_of_one_image_and_so_no_t_test()
     ours = frequent_word_measures(["cat", "dog"], references, captions)
     theirs = frequent_word_measures(["cat", "dog"], references, [["dog"], ["dog"]])
     for name, measure in ours.items():
-        found = compare(average([measure, measure]), average([theirs[name]] * 2), resamples=20)
+        pair = average([measure, measure]), average([theirs[name]] * 2)
+        found = compare_drawn(*pair, *resample(pair, resamples=20))
         assert math.isnan(found.p_t_test)
         assert found.images == 0
         assert not math.isnan(found.p_bootstrap)

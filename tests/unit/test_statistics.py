@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from capscope.metrics.comparison import compare, compare_drawn, compare_pairs, paired_t_test
-from capscope.metrics.statistics import Measure, average, interval, mean, ratio, resample
+from capscope.metrics.comparison import compare_drawn, compare_pairs, paired_t_test
+from capscope.metrics.statistics import Measure, average, mean, percentiles, ratio, resample
 
 VALUES = np.random.default_rng(3).normal(0.5, 0.2, 400)
+
+
+def interval(measure, **options):
+    return percentiles(resample([measure], **options)[0])
+
+
+def compare(first, second, **options):
+    return compare_drawn(first, second, *resample([first, second], **options))
 
 
 def test_a_mean_and_a_ratio_are_formulas_of_sums():

@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from capscope.benchmarks.context import Context
-from capscope.benchmarks.measurement import ImageSums, Key, Measurement, percentiles, resampled
+from capscope.benchmarks.measurement import ImageSums, Key, Measurement, resampled
 from capscope.decoding.captions import caption_split
 from capscope.errors import CapscopeError
 from capscope.explain.latent.components import (
@@ -29,7 +29,7 @@ from capscope.explain.latent.components import (
 from capscope.features.store import FeatureStore
 from capscope.metrics.evaluate import CaptionScorer
 from capscope.metrics.meteor import Meteor
-from capscope.metrics.statistics import Measure, mean
+from capscope.metrics.statistics import Measure, mean, percentiles
 from capscope.metrics.tokenized import Tokenizer, regroup
 from capscope.models.captioner import Captioner
 from capscope.params import expand_path

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capscope.files import write_text
-from capscope.metrics.statistics import divide
+from capscope.metrics.statistics import divide, percentiles
 
 PAIRED = {
     "ground_truth": {
@@ -110,15 +110,6 @@ def resampled(images: int, resamples: int, seed: int) -> NDArray[np.float64]:
     """
     share = np.full(images, 1 / images)
     return np.random.default_rng(seed).multinomial(images, share, resamples).astype(np.float64)
-
-
-def percentiles(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
-    """Return the percentile interval of resampled values, undefined ones left out."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def write_measurements(path: Path, rows: Iterable[Measurement]) -> None:

@@ -20,7 +20,6 @@ def word_probabilities(
     features: Callable[[slice], Features],
     prefixes: Sequence[Sequence[int]],
     word_ids: Sequence[int],
-    chunk: int = CHUNK,
 ) -> Tensor:
     """Return the probability (n,) of each word after its own prefix and before its own features.
 
@@ -33,12 +32,10 @@ def word_probabilities(
     prefixes : sequence (n) of sequences of word ids
         From the start token on; they may differ in length.
     word_ids : sequence (n) of int
-    chunk : int
-        Rows that go through the captioner at once.
     """
     found = [torch.zeros(0)]
-    for first in range(0, len(prefixes), chunk):
-        rows = slice(first, min(first + chunk, len(prefixes)))
+    for first in range(0, len(prefixes), CHUNK):
+        rows = slice(first, min(first + CHUNK, len(prefixes)))
         chosen = [torch.tensor(prefix) for prefix in prefixes[rows]]
         last = torch.tensor([len(prefix) - 1 for prefix in chosen])
         with torch.no_grad():

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from capscope.benchmarks.measurement import percentiles, resampled
+from capscope.benchmarks.measurement import resampled
+from capscope.metrics.statistics import percentiles
 
 _BATCH = 100  # resamples at a time
 

@@ -92,12 +92,12 @@ def instances_of(loaded: Mapping[str, Any], image_ids: Collection[int]) -> dict[
     }
 
 
-def coco_entities(instances: Instances, size: int = 224) -> dict[str, Any]:
+def coco_entities(instances: Instances) -> dict[str, Any]:
     """Return the published ``COCOvalEntities.json``: per file the boxes of each category.
 
     Boxes become corners [xmin, ymin, xmax, ymax] in pixels of the annotated image; crowds are
     included; images without a box are absent. ``resize_ratio`` leads to the network's square of
-    `size` pixels.
+    224 pixels.
     """
     ids = {name: str(category_id) for category_id, name in instances.categories.items()}
     entities: dict[str, Any] = {}
@@ -111,7 +111,7 @@ def coco_entities(instances: Instances, size: int = 224) -> dict[str, Any]:
             "categories": {one.category: ids[one.category] for one in objects},
             "bbox": boxes,
             "shape": [picture.width, picture.height],
-            "resize_ratio": [size / picture.width, size / picture.height],
+            "resize_ratio": [224 / picture.width, 224 / picture.height],
         }
     return entities
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from capscope.metrics.statistics import LEVEL, Measure, Scores, divide, percentiles, resample
+from capscope.metrics.statistics import ENDS, Measure, Scores, divide, percentiles
 
 
 @dataclass(frozen=True)
@@ -28,39 +28,16 @@ class Comparison:
     """Images with a score of both."""
 
 
-def compare(
-    first: Measure,
-    second: Measure,
-    *,
-    resamples: int = 1000,
-    seed: int = 1,
-    level: float = LEVEL,
+def compare_drawn(
+    first: Measure, second: Measure, first_drawn: Scores, second_drawn: Scores
 ) -> Comparison:
-    """Compare two measures of the same images, in the same order.
+    """Compare two measures of the same images whose scores on resamples are those of `resample`.
 
     The bootstrap is of the scores over all images. The t-test is of the scores per image: where
     the score over all is not their mean (BLEU, METEOR, ratios), the two ask different questions.
-
-    Raises
-    ------
-    ValueError
-        The measures are not of the same number of images.
     """
-    drawn = resample([first, second], resamples=resamples, seed=seed)
-    return compare_drawn(first, second, *drawn, level=level)
-
-
-def compare_drawn(
-    first: Measure,
-    second: Measure,
-    first_drawn: Scores,
-    second_drawn: Scores,
-    *,
-    level: float = LEVEL,
-) -> Comparison:
-    """Compare two measures whose scores on the same resamples are known from `resample`."""
     differences = first_drawn - second_drawn
-    low, high = percentiles(differences, level)
+    low, high = percentiles(differences)
     differences = differences[~np.isnan(differences)]
     tail = min((differences <= 0).sum(), (differences >= 0).sum()) + 1
     p_bootstrap = min(1.0, 2 * float(tail) / (len(differences) + 1))
@@ -87,8 +64,6 @@ def compare_pairs(
     drawn: Sequence[Scores],
     first: NDArray[np.int64],
     second: NDArray[np.int64],
-    *,
-    level: float = LEVEL,
 ) -> Comparisons:
     """Compare many pairs of measures of the same images, as `compare_drawn` compares one.
 
@@ -109,9 +84,9 @@ def compare_pairs(
     p_bootstrap = np.minimum(1.0, 2 * tail / (known.sum(1) + 1))
     ends = np.full((2, len(first)), np.nan)
     whole = known.all(1)
-    ends[:, whole] = np.quantile(differences[whole], [(1 - level) / 2, (1 + level) / 2], axis=1)
+    ends[:, whole] = np.quantile(differences[whole], ENDS, axis=1)
     for pair in np.flatnonzero(~whole):
-        ends[:, pair] = percentiles(differences[pair], level)
+        ends[:, pair] = percentiles(differences[pair])
 
     of_images = np.array([measure.per_image for measure in measures])
     per_image = of_images[first] - of_images[second]
@@ -127,7 +102,9 @@ def compare_pairs(
     t = divide(mean, np.where(constant, 0.0, spread) / np.sqrt(np.maximum(images, 1)))
     t[constant & (mean != 0)] = np.copysign(np.inf, mean[constant & (mean != 0)])
     p_t_test = 2 * stdtr(np.maximum(images - 1, 1), -np.abs(t))
-    return Comparisons(values[first] - values[second], *ends, p_bootstrap, t, p_t_test, images)
+    return Comparisons(
+        values[first] - values[second], ends[0], ends[1], p_bootstrap, t, p_t_test, images
+    )
 
 
 def paired_t_test(first: Scores, second: Scores) -> tuple[float, float, int]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 Scores = NDArray[np.float64]
 LEVEL = 0.95
+ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
+"""Of the middle part of resampled values that an interval is."""
 _BATCH = 100  # resamples at a time
 
 
@@ -101,13 +103,6 @@ def divide(part: Scores, whole: Scores) -> Scores:
     return quotient
 
 
-def interval(
-    measure: Measure, *, resamples: int = 1000, seed: int = 1, level: float = LEVEL
-) -> tuple[float, float]:
-    """Return a bootstrap percentile interval over images (Efron 1979); NaN without images."""
-    return percentiles(resample([measure], resamples=resamples, seed=seed)[0], level)
-
-
 def resample(measures: Sequence[Measure], *, resamples: int = 1000, seed: int = 1) -> list[Scores]:
     """Score measures of the same images anew on resamples of these images.
 
@@ -147,10 +142,13 @@ def _draws(images: int, resamples: int, seed: int) -> Iterator[Scores]:
         yield rng.multinomial(images, share, size=size).astype(np.float64)
 
 
-def percentiles(values: Scores, level: float = LEVEL) -> tuple[float, float]:
-    """Return the ends of the middle part of values, as large as `level`; NaN if there are none."""
+def percentiles(values: Scores) -> tuple[float, float]:
+    """Return the ends of the middle part of values (Efron 1979), as large as `LEVEL`.
+
+    Undefined values are left out; NaN if there are none.
+    """
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(values, ENDS)
     return float(low), float(high)

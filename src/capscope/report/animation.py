@@ -75,9 +75,7 @@ def smooth(cells: Floats, height: int, width: int) -> Floats:
     return np.clip(np.asarray(picture, np.float64), values.min(), values.max())
 
 
-def save_animation(
-    pictures: Sequence[Pillow.Image], path: Path, milliseconds: int = MILLISECONDS
-) -> None:
+def save_animation(pictures: Sequence[Pillow.Image], path: Path) -> None:
     """Write frames as an endless GIF, APNG or WebP, by the ending of `path`; whole or not at all.
 
     Raises
@@ -96,7 +94,7 @@ def save_animation(
             format=ANIMATED[path.suffix.lower()],
             save_all=True,
             append_images=others,
-            duration=milliseconds,
+            duration=MILLISECONDS,
             loop=0,
         )
 

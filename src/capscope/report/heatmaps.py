@@ -27,6 +27,8 @@ DIVERGING = LinearSegmentedColormap.from_list(
 
 STRENGTH, AREA, TINT = 0.6, 0.8, 0.5
 """Powers of the strength in what maps and areas of regions hide; of areas, the most."""
+FADE = 0.9
+"""How far an image goes towards a light grey below a layer."""
 OUTLINED, WEAK = 8, 0.2
 """So many regions are outlined, if they have at least this share of the strongest relevance."""
 
@@ -41,21 +43,6 @@ def limit_of(relevance: Floats, quantile: float = 0.995) -> float:
         raise CapscopeError("a heat map needs finite numbers; this relevance has none or others")
     limit = float(np.quantile(strength, quantile)) or float(strength.max())
     return limit or 1.0
-
-
-def colours(relevance: Floats, limit: float | None = None) -> Bytes:
-    """Return the colours (..., 3) of signed relevance (...): blue, white at 0, red.
-
-    Parameters
-    ----------
-    relevance : array
-        Signed relevance of any shape.
-    limit : float, optional
-        Strength of the full colour; `limit_of` the array if not given.
-    """
-    scale = limit_of(relevance) if limit is None else limit
-    position = np.clip(np.asarray(relevance) / scale, -1, 1) / 2 + 0.5
-    return _to_bytes(255 * DIVERGING(position)[..., :3])
 
 
 def enlarge(relevance: Floats, height: int, width: int) -> NDArray[np.float64]:
@@ -73,18 +60,11 @@ def enlarge(relevance: Floats, height: int, width: int) -> NDArray[np.float64]:
     return np.asarray(rows @ np.asarray(relevance, dtype=np.float64) @ columns.T)
 
 
-def overlay(
-    image: Bytes,
-    relevance: Floats,
-    *,
-    limit: float | None = None,
-    opacity: float = 0.85,
-    fade: float = 0.9,
-) -> Bytes:
+def overlay(image: Bytes, relevance: Floats, *, limit: float | None = None) -> Bytes:
     """Lay signed relevance over an image.
 
-    The image loses `fade` of its colour, so that red and blue belong to the relevance alone; the
-    map covers it in proportion to its strength.
+    The image loses nine tenths of its colour, so that red and blue belong to the relevance alone;
+    the map covers it in proportion to its strength.
 
     Parameters
     ----------
@@ -95,10 +75,6 @@ def overlay(
     limit : float, optional
         Strength of the full colour; `limit_of` this map if not given. Give the same number to
         compare words with each other.
-    opacity : float
-        How much the strongest relevance hides.
-    fade : float
-        How far the image goes towards a light grey.
 
     Returns
     -------
@@ -111,8 +87,8 @@ def overlay(
         )
     if limit is None:
         limit = limit_of(relevance)
-    covering = layer(enlarge(relevance, *image.shape[:2]), limit, opacity=opacity)
-    return _laid_over(image, covering, fade)
+    covering = layer(enlarge(relevance, *image.shape[:2]), limit)
+    return _laid_over(image, covering)
 
 
 def layer(
@@ -134,8 +110,6 @@ def overlay_regions(
     boxes: Floats,
     *,
     limit: float | None = None,
-    opacity: float = TINT,
-    fade: float = 0.9,
 ) -> Bytes:
     """Draw regions over an image: outlines in the colour of their relevance, areas tinted.
 
@@ -150,28 +124,16 @@ def overlay_regions(
         x0, y0, x1, y1 in [0, 1]; empty ones (padding) are not drawn.
     limit : float, optional
         Strength of the full colour; the largest of these regions' if not given.
-    opacity, fade : float
-        How much the strongest area hides; how far the image goes towards a light grey.
 
     Returns
     -------
     uint8 (H, W, 3)
     """
     limit = limit or limit_of(relevance, 1.0)
-    return _laid_over(
-        image, layer_regions(relevance, boxes, limit, *image.shape[:2], opacity=opacity), fade
-    )
+    return _laid_over(image, layer_regions(relevance, boxes, limit, *image.shape[:2]))
 
 
-def layer_regions(
-    relevance: Floats,
-    boxes: Floats,
-    limit: float,
-    height: int,
-    width: int,
-    *,
-    opacity: float = TINT,
-) -> Bytes:
+def layer_regions(relevance: Floats, boxes: Floats, limit: float, height: int, width: int) -> Bytes:
     """Return regions as a layer (height, width, 4) to lay over a faded image, as `layer` does.
 
     Areas are tinted, and the most relevant regions outlined, the strongest on top.
@@ -182,7 +144,7 @@ def layer_regions(
     for (x0, y0, x1, y1), strength in zip(corners, signed, strict=True):
         area[y0:y1, x0:x1] += strength
     area /= max(1.0, float(np.abs(area).max()))
-    picture = Pillow.fromarray(layer(area, 1.0, opacity=opacity, power=AREA))
+    picture = Pillow.fromarray(layer(area, 1.0, opacity=TINT, power=AREA))
     pencil = ImageDraw.Draw(picture)
     # Regions of an object have equal relevance: those that the detector is surest of are drawn.
     strongest = np.argsort(-np.abs(signed).round(3), kind="stable")[:OUTLINED]
@@ -196,10 +158,10 @@ def layer_regions(
     return np.asarray(picture)
 
 
-def correct_gamma(maps: Floats, exponent: float = 0.7) -> Floats:
-    """Return sign(x) |x / m|^exponent m, with m the largest |x| of all maps (published)."""
+def correct_gamma(maps: Floats) -> Floats:
+    """Return sign(x) |x / m|^0.7 m, with m the largest |x| of all maps (published)."""
     largest = np.abs(maps).max() or 1.0
-    return np.asarray(np.sign(maps) * np.abs(maps / largest) ** exponent * largest)
+    return np.asarray(np.sign(maps) * np.abs(maps / largest) ** 0.7 * largest)
 
 
 def project(maps: Floats) -> Floats:
@@ -218,14 +180,14 @@ def published_heatmap(maps: Floats) -> Floats:
     return np.asarray(colormaps["seismic"](levels)[..., :3])
 
 
-def published_attention(image: Bytes, attention: Floats, sigma: float = 20.0) -> Bytes:
+def published_attention(image: Bytes, attention: Floats) -> Bytes:
     """Lay attention (h, w) over an image (H, W, 3), H a multiple of h (published).
 
     The attention over its largest value, enlarged and blurred, indexes "seismic" without a shift,
     so weak attention is blue.
     """
     rows, columns = (
-        expansion_matrix(size, wanted // size, sigma)
+        expansion_matrix(size, wanted // size, 20.0)
         for size, wanted in zip(attention.shape, image.shape[:2], strict=True)
     )
     strength = rows @ (attention / np.abs(attention).max()) @ columns.T
@@ -245,16 +207,16 @@ def published_blend(image: Bytes, attention: Floats, band: int = 25) -> Floats:
     return np.concatenate([np.zeros((band, width, 3)), blended])[..., ::-1]
 
 
-def _laid_over(image: Bytes, covering: Bytes, fade: float) -> Bytes:
+def _laid_over(image: Bytes, covering: Bytes) -> Bytes:
     """Return a layer (H, W, 4) over a faded image (H, W, 3)."""
     share = covering[..., 3:] / 255
-    return _to_bytes((1 - share) * _faded(image, fade) + share * covering[..., :3])
+    return _to_bytes((1 - share) * _faded(image) + share * covering[..., :3])
 
 
-def _faded(image: Bytes, fade: float) -> Floats:
-    """Return the image (H, W, 3) with `fade` of its colour gone, towards a light grey."""
+def _faded(image: Bytes) -> Floats:
+    """Return the image (H, W, 3) with most of its colour gone, towards a light grey."""
     grey = image @ np.array([0.299, 0.587, 0.114])
-    return np.asarray((1 - fade) * image + fade * (60 + 0.72 * grey)[..., None])
+    return np.asarray((1 - FADE) * image + FADE * (60 + 0.72 * grey)[..., None])
 
 
 def _vivid(signed: Floats) -> Floats:

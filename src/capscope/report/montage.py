@@ -40,8 +40,6 @@ def montage(
     views: Sequence[View],
     *,
     title: str | None = None,
-    columns: int | None = None,
-    common_scale: bool = False,
     dots_per_inch: int = 160,
 ) -> Pillow.Image:
     """Draw the image and, for each explainer, one panel for each word of the caption.
@@ -56,10 +54,6 @@ def montage(
         One for each explainer, from top to bottom.
     title : str, optional
         A line over the figure, such as the image's file name.
-    columns : int, optional
-        Panels in a row, the image included; chosen by the length of the caption if not given.
-    common_scale : bool
-        One colour scale for all words, so that strengths compare; otherwise each word has its own.
     dots_per_inch : int
         Resolution.
 
@@ -74,11 +68,10 @@ def montage(
                 f"a caption of {len(words)} words needs {len(words)} maps of {view.title}, "
                 f"got {len(view)}"
             )
-    layout = _Layout(image, words, views, columns)
+    layout = _Layout(image, words, views)
     sheet = _Sheet(layout.size(bool(title)), dots_per_inch)
     if title:
         sheet.write(1.5 * GAP, sheet.size[1] - 0.22, title, size=10, va="center")
-    limits = [view.limit() if common_scale and words else None for view in views]
     upper = sheet.size[1] - (0.4 if title else 0.1)
     for chosen in layout.blocks:
         first = chosen[0]
@@ -87,7 +80,7 @@ def montage(
             name, style = ("image", {"colour": PALE}) if panel == 0 else (words[panel - 1], BOLD)
             shown = name if len(name) <= layout.letters else name[: layout.letters - 1] + "…"
             sheet.write(layout.left(panel - first), upper + 0.07, shown, size=10, **style)
-        for view, limit in zip(views, limits, strict=True):
+        for view in views:
             lower = upper - layout.height
             if len(views) > 1:
                 centre = lower + layout.height / 2
@@ -96,7 +89,7 @@ def montage(
                 left = layout.left(panel - first)
                 if panel:
                     axes = sheet.axes(left, lower, layout.width, layout.height)
-                    axes.imshow(view.panel(image, panel - 1, limit), interpolation="lanczos")
+                    axes.imshow(view.panel(image, panel - 1), interpolation="lanczos")
                     if view.before is not None:
                         influences = view.influences(panel - 1)
                         layout.context.draw(sheet, left, lower - 0.15, panel - 1, influences)
@@ -117,15 +110,13 @@ def save_png(picture: Pillow.Image, path: Path) -> None:
 class _Layout:
     """Where panels go, in inches."""
 
-    def __init__(
-        self, image: Bytes, words: Sequence[str], views: Sequence[View], columns: int | None
-    ) -> None:
+    def __init__(self, image: Bytes, words: Sequence[str], views: Sequence[View]) -> None:
         several = len(views) > 1
         self.panel = SMALL_PANEL if several else PANEL
         self.views = views
         count = len(words) + 1
-        blocks = -(-count // (columns or (WIDEST_OF_SEVERAL if several else WIDEST)))
-        self.across = columns or -(-count // blocks)
+        blocks = -(-count // (WIDEST_OF_SEVERAL if several else WIDEST))
+        self.across = -(-count // blocks)
         self.blocks = [
             range(first, min(first + self.across, count)) for first in range(0, count, self.across)
         ]

@@ -14,8 +14,6 @@ from capscope.metrics.words import References
 
 Scores = NDArray[np.float64]
 Reference = Sequence[int]
-END_TOKENS = ("both", "references", "none")
-FREQUENCIES = ("training", "captions", "batch")
 
 
 class CaptionReward:

@@ -51,7 +51,6 @@ _FLOAT = ("floats", "floating", "drifts", "drifting")
 _SAIL = ("sails", "sailing", "floats", "floating")
 _PLACED = ("stands", "standing", "is placed", "placed")
 
-_NATURE = ("meadow", "beach", "snow", "desert", "lake")
 _INDOORS = ("room", "kitchen")
 
 CLASSES: dict[str, ObjectClass] = {
@@ -191,10 +190,6 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "near": ("next to", "beside", "near", "close to"),
 }
 """Relations between two objects and the phrases for them."""
-OPPOSITE = {
-    "left": "right", "right": "left", "above": "below", "below": "above",
-    "front": "behind", "behind": "front", "near": "near",
-}  # fmt: skip
 SIDES: dict[str, tuple[str, ...]] = {
     "left": ("on the left", "on the left side", "at the left"),
     "middle": ("in the middle", "in the centre"),

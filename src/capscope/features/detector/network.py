@@ -144,7 +144,6 @@ def select_proposals(
     *,
     before: int,
     after: int,
-    overlap: float = 0.7,
 ) -> tuple[Tensor, Tensor]:
     """Return the proposals (R, 4) of one image with their logits (R,), best first.
 
@@ -161,7 +160,7 @@ def select_proposals(
     boxes = clip(decode(anchors[order], deltas[order], (1.0, 1.0, 1.0, 1.0)), size)
     some = not_empty(boxes)
     boxes, logits = boxes[some], logits[some]
-    kept = nms(boxes, logits, overlap)[:after]
+    kept = nms(boxes, logits, 0.7)[:after]
     return boxes[kept], logits[kept]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from capscope.data.annotations import Image
 from capscope.errors import CapscopeError
-from capscope.features.importing.labels import GRID, LabelSource
+from capscope.features.importing.labels import LabelSource
 from capscope.features.importing.sources import DamagedFeaturesError, Entry
 from capscope.features.panoptic import CHANNELS
 from capscope.files import read_json
@@ -34,8 +34,8 @@ class InstanceLabels(LabelSource):
     outline is run-length encoded, are boxes.
     """
 
-    def __init__(self, path: Path, grid: tuple[int, int] = GRID) -> None:
-        super().__init__(len(CHANNELS), grid)
+    def __init__(self, path: Path) -> None:
+        super().__init__(len(CHANNELS))
         loaded = read_json(path)
         self._path = path
         try:

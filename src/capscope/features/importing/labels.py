@@ -44,8 +44,8 @@ class LabelSource(ABC):
     classes : int
     """
 
-    def __init__(self, classes: int, grid: tuple[int, int] = GRID) -> None:
-        self.classes, self.grid = classes, grid
+    def __init__(self, classes: int) -> None:
+        self.classes, self.grid = classes, GRID
 
     @abstractmethod
     def scan(self) -> Iterator[Entry]:
@@ -71,8 +71,8 @@ class PanopticLabels(LabelSource):
     A pixel R, G, B belongs to the segment with id R + 256 G + 65536 B; 0 is none.
     """
 
-    def __init__(self, path: Path, grid: tuple[int, int] = GRID) -> None:
-        super().__init__(len(CHANNELS), grid)
+    def __init__(self, path: Path) -> None:
+        super().__init__(len(CHANNELS))
         loaded = read_json(path)
         self._folder = path.with_suffix("")
         try:
@@ -122,8 +122,8 @@ def _renamed(
 class SceneMasks(LabelSource):
     """The masks of drawn scenes: the true answer, for comparison with what a model computes."""
 
-    def __init__(self, data_dir: Path, dataset: Dataset, grid: tuple[int, int] = GRID) -> None:
-        super().__init__(len(SCENE_NAMES), grid)
+    def __init__(self, data_dir: Path, dataset: Dataset) -> None:
+        super().__init__(len(SCENE_NAMES))
         self._recipes = read_recipes(data_dir)
         self._masks = data_dir / "masks"
         self._dataset = dataset
@@ -152,8 +152,8 @@ class ModelLabels(LabelSource):
         ``lraspp_mobilenet_v3_large-d234d4ea.pth``.
     """
 
-    def __init__(self, path: Path, dataset: Dataset, grid: tuple[int, int] = GRID) -> None:
-        super().__init__(len(CHANNELS), grid)
+    def __init__(self, path: Path, dataset: Dataset) -> None:
+        super().__init__(len(CHANNELS))
         import torchvision
 
         name = next((name for name in MODELS if path.name.startswith(name)), None)
