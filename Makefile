@@ -43,7 +43,7 @@ smoke: $(READY)  ## Run the same steps on a handful of images.
 test: $(READY)  ## Run all tests.
 	python -m pytest -n $(CORES) --dist loadfile
 
-test-fast: $(READY)  ## Run the tests that take no more than a few seconds.
+test-fast: $(READY)  ## Run the tests that take less than a second each.
 	python -m pytest -n $(CORES) --dist loadfile -m "not slow and not long"
 
 test-long: $(READY)  ## Run the tests that take minutes: clusters, hundreds of kills, 100,000 images.

@@ -67,6 +67,7 @@ def test_the_overlay_names_a_data_set_that_can_be_prepared(params: Params, tmp_p
     assert captions.image_ids.tolist() == [image.id for image in dataset.images]
 
 
+@pytest.mark.slow
 def test_the_weights_see_what_torchvisions_network_sees(params: Params) -> None:
     extractor = build_extractor(params["features"]["grid"])
     whole = torchvision.models.squeezenet1_0(weights=None).eval()

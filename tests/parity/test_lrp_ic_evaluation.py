@@ -203,6 +203,7 @@ def lost_with_words(
     return {one.position: loss for one, loss in zip(deleted, found, strict=True)}
 
 
+@pytest.mark.slow
 def test_every_ablation_of_the_original(first: Evaluated) -> None:
     files = first.files("ablation.")
     assert files

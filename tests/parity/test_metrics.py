@@ -63,6 +63,7 @@ def tokens_of(captions, ids):
     return references, [captions["tok_cands"][i][0].split() for i in ids]
 
 
+@pytest.mark.slow
 def test_tokens_of_captions_are_those_of_the_original(captions):
     references = [captions["refs"][i] for i in captions["ids"]]
     expected = [captions["tok_refs"][i] for i in captions["ids"]]
@@ -178,6 +179,7 @@ def test_degenerate_captions_score_as_in_the_original(meteor):
     assert alone[0] == edge["cider_single_image"]
 
 
+@pytest.mark.slow
 def test_a_caption_alone_has_the_tokens_of_a_file_of_its_own():
     rows = golden("edge_cases2.json")["rows"]
     tokens = ptb_tokenize([row["in"] for row in rows])

@@ -241,6 +241,7 @@ def test_the_interval_of_an_area_draws_whole_images() -> None:
     assert value == auc([w.value for w in words if w.true], [w.value for w in words if not w.true])
 
 
+@pytest.mark.slow
 def test_hallucinated_nouns_are_those_that_nothing_shows(context: Context) -> None:
     path = context.data_dir / INSTANCES_FILE
     boxes = read_instances(path)

@@ -74,6 +74,7 @@ def test_without_meteor_and_with_the_python_tokeniser_no_java_is_started(monkeyp
     assert {k: v.value for k, v in measures.items()} == {k: v.value for k, v in expected.items()}
 
 
+@pytest.mark.slow
 def test_the_wrapped_originals_give_the_same_scores():
     ours = evaluate_captions(REFERENCES, CANDIDATES, meteor=False)
     theirs = evaluate_captions(
@@ -147,6 +148,7 @@ def test_ids_are_named_on_both_sides_but_not_all_of_them():
     assert "15 references without a caption (image ids 0, 1, 2, 3, 4, ...)" in str(error.value)
 
 
+@pytest.mark.slow
 def test_humans_are_scored_reference_against_the_others(tmp_path):
     references = [["a dog runs", "the dog runs", "dog"], ["a cat", "a cat", "cats"]]
     measures = leave_one_out(references)

@@ -196,7 +196,7 @@ def test_every_explainer_gives_maps_of_all_words_and_zeros_beyond_the_caption(
     name: str, captioner: str
 ) -> None:
     subject = toy_subject(captioner)
-    found = explain(name, subject, epsilon=0.01)
+    found = explain(name, subject, epsilon=0.01, steps=2)
     assert found.grid.shape == (BATCH, WORDS, 4)
     assert found.pixels.shape == (BATCH, WORDS, SIZE, SIZE)
     assert found.pixels.isfinite().all()
@@ -226,8 +226,10 @@ def test_alpha_beta_lrp_in_double_precision_is_that_in_single_but_for_rounding(
 def test_a_caption_is_explained_alike_alone_and_in_a_batch(name: str) -> None:
     subject = toy_subject(home(name))
     images, word_ids = examples()
-    together = explain(name, subject, epsilon=0.01)
-    alone = explainer_class(name)(subject, 0.01).explain(
+    # Divisors near 0 make differences of rounding large in single precision.
+    options = {"precision": "float64"} if name == "alpha_beta_lrp" else {"steps": 4}
+    together = explain(name, subject, epsilon=0.01, **options)
+    alone = explainer_class(name)(subject, 0.01, **options).explain(
         images[1:2],
         subject.look(images[1:2]),
         subject.inputs(word_ids[1:2, :2]),
@@ -241,7 +243,7 @@ def test_a_caption_is_explained_alike_alone_and_in_a_batch(name: str) -> None:
 def test_regions_that_are_padding_get_nothing(name: str, captioner: str) -> None:
     subject, features = regions_subject(captioner), some_regions()
     inputs = subject.inputs(examples()[1])
-    found = explainer_class(name)(subject).explain(None, features, inputs, LENGTHS)
+    found = explainer_class(name)(subject, steps=2).explain(None, features, inputs, LENGTHS)
     assert found.pixels is None
     assert found.grid.isfinite().all()
     assert found.grid[1, :, -1].eq(0).all()

@@ -227,6 +227,7 @@ def test_a_fine_tuned_run_decodes_features_of_its_own_network(run, folders, para
     assert [list(one.word_ids) for one in spoken] == [one["word_ids"] for one in said]
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tuning_ends_at_the_same_bytes(run, folders, params, tmp_path, monkeypatch):
     original = Trainer._step
 

@@ -24,6 +24,7 @@ texts = st.lists(st.sampled_from(["a", "dog", "cat", "runs"]), max_size=7)
 image = st.tuples(texts, st.lists(texts, min_size=1, max_size=3))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(image, min_size=1, max_size=4), st.lists(st.lists(texts, min_size=1), max_size=5))
 def test_frequencies_counted_with_sorts_score_as_those_counted_one_by_one(images, corpus):

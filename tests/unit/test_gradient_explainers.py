@@ -156,14 +156,14 @@ def test_integrated_gradients_of_a_linear_model_are_gradient_times_input() -> No
 def test_integrated_gradients_add_up_to_what_the_logit_gains(captioner: str) -> None:
     subject = toy_subject(captioner)
     bent = captioner in TRANSFORMERS  # by normalisation, near the way's start
-    account = explain("integrated_gradients", subject, steps=256).conservation
+    account = explain("integrated_gradients", subject, steps=32).conservation
     assert account["start"].abs().max() > 1e-3
-    ways = [("start", "grid"), ("network", "pixels")]
+    ways = [("start", "grid", 3e-4), ("network", "pixels", 1e-3)]  # rectifiers have corners
     if captioner == "difnet":
         ways = ways[:1]  # pixels change its segments, too, which the method holds fixed
-    for gained, arrived in ways:
+    for gained, arrived, close in ways:
         torch.testing.assert_close(
-            account[arrived], account[gained], atol=3e-2 if bent else 2e-4, rtol=2e-3
+            account[arrived], account[gained], atol=3e-2 if bent else close, rtol=2e-3
         )
 
 

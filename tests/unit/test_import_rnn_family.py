@@ -66,6 +66,7 @@ def files(folder: Path, state: dict[str, Tensor], words: Any = None) -> dict[str
     return {"checkpoint": folder / "c.safetensors", "vocabulary": folder / "words.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_an_imported_run_captions_a_photograph(
     name: str, state: dict[str, Tensor], tmp_path: Path
@@ -137,6 +138,7 @@ def test_inputs_of_the_attention_lstm_must_fit_together(
         import_run(**given, out=tmp_path / "run", captioner="attention_lstm")
 
 
+@pytest.mark.slow
 def test_another_image_size_than_the_one_trained_with_is_refused(
     state: dict[str, Tensor], tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_process_that_fails_once_is_started_again(tmp_path, mode, timeout):
     assert (tmp_path / "starts").read_text() == "2"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "timeout", "message"),
     [

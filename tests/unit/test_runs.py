@@ -147,13 +147,23 @@ def test_training_with_other_parameters_replaces_the_run(own_run, folders, param
     assert manifest["params"]["xe"]["clip_value"] == 0.2
 
 
+@pytest.fixture(scope="module", params=[0, 1000], ids=lambda seconds: f"{seconds} s")
+def checkpointed(request):
+    """Parameters with a checkpoint after every step, or none before the end."""
+    return tiny_params(checkpoint_seconds=request.param)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, folders, checkpointed):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(out, folders, checkpointed)
+    return content(out)
+
+
 @pytest.mark.parametrize("step", [1, 3, 5, 7, 9])
-@pytest.mark.parametrize("checkpoint_seconds", [0, 1000])
 def test_an_interrupted_training_ends_at_the_same_bytes(
-    step, checkpoint_seconds, tmp_path, monkeypatch, folders
+    step, checkpointed, whole, tmp_path, monkeypatch, folders
 ):
-    params = tiny_params(checkpoint_seconds=checkpoint_seconds)
-    train(tmp_path / "whole", folders, params)
     original = Trainer._step
 
     def dies(self, rows):
@@ -164,10 +174,10 @@ def test_an_interrupted_training_ends_at_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", dies)
         with pytest.raises(Killed):
-            train(tmp_path / "killed", folders, params)
+            train(tmp_path / "killed", folders, checkpointed)
     assert not (tmp_path / "killed" / "manifest.json").exists()
-    train(tmp_path / "killed", folders, params)
-    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    train(tmp_path / "killed", folders, checkpointed)
+    assert content(tmp_path / "killed") == whole
 
 
 def unfinished(out: Path, folders, params, monkeypatch) -> None:

@@ -45,6 +45,7 @@ class StoppedError(Exception):
     """The training stops here."""
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_checkpoint_and_the_training_goes_on_when_there_is_room(
     tmp_path, folders, params, monkeypatch
 ):

@@ -82,6 +82,7 @@ def test_every_category_is_kept_per_image_and_undefined_ones_are_left_out_of_mea
     assert human["SPICE-cardinality"].count == 0
 
 
+@pytest.mark.slow
 def test_every_text_is_parsed_once_and_not_again_in_the_next_run(run):
     first = run()
     first.measures(TASK)
@@ -94,6 +95,7 @@ def test_every_text_is_parsed_once_and_not_again_in_the_next_run(run):
     assert again[0]["SPICE"].value == first.measures(TASK)[0]["SPICE"].value
 
 
+@pytest.mark.slow
 def test_parsing_goes_in_portions_so_that_a_crash_loses_little(run, monkeypatch):
     monkeypatch.setattr(module, "PARSED_AT_ONCE", 2)
     run().measures(TASK)
@@ -102,6 +104,7 @@ def test_parsing_goes_in_portions_so_that_a_crash_loses_little(run, monkeypatch)
     assert sum(sizes) == len({text for image in REFERENCES for text in image} | set(CAPTIONS))
 
 
+@pytest.mark.slow
 def test_without_a_cache_the_scores_are_the_same(run):
     with_cache = run().measures(TASK)
     without = run(cache=None).measures(TASK)
@@ -119,6 +122,7 @@ def test_on_other_processors_the_cache_is_left_out_with_a_warning(run, monkeypat
     assert {call["cache"] for call in run.log()} == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["crash", "babble", "skip"])
 def test_a_process_that_fails_once_is_run_again(run, mode):
     measures = run(mode).measures(TASK)
@@ -193,6 +197,7 @@ def older_models(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_spice_itself_opens_its_cache_and_writes_its_file_on_this_java(
     tmp_path, older_models, monkeypatch
 ):

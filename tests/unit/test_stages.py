@@ -106,13 +106,23 @@ def test_the_same_seed_gives_the_same_bytes(tuned, start, stage, tmp_path, folde
     assert content(again) == content(tuned)
 
 
+@pytest.fixture(scope="module", params=[0, 1000], ids=lambda seconds: f"{seconds} s")
+def checkpointed(request, params, stage) -> Any:
+    """Parameters with a checkpoint after every step, or none before the end."""
+    return with_stage(params, stage, checkpoint_seconds=request.param)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, folders, checkpointed, stage, start) -> dict[str, bytes]:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    return content(train(out, folders, checkpointed, stage, start))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0, 2, 4])
-@pytest.mark.parametrize("checkpoint_seconds", [0, 1000])
 def test_an_interrupted_fine_tuning_ends_at_the_same_bytes(
-    step, checkpoint_seconds, stage, start, tmp_path, monkeypatch, folders, params
+    step, checkpointed, whole, stage, start, tmp_path, monkeypatch, folders
 ):
-    params = with_stage(params, stage, checkpoint_seconds=checkpoint_seconds)
-    whole = train(tmp_path / "whole", folders, params, stage, start)
     original = Trainer._step
 
     class Killed(BaseException):
@@ -126,9 +136,9 @@ def test_an_interrupted_fine_tuning_ends_at_the_same_bytes(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", dies)
         with pytest.raises(Killed):
-            train(tmp_path / "killed", folders, params, stage, start)
-    train(tmp_path / "killed", folders, params, stage, start)
-    assert content(tmp_path / "killed") == content(whole)
+            train(tmp_path / "killed", folders, checkpointed, stage, start)
+    train(tmp_path / "killed", folders, checkpointed, stage, start)
+    assert content(tmp_path / "killed") == whole
 
 
 def test_a_fine_tuning_that_only_harms_keeps_the_weights_that_it_started_from(

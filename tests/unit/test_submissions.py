@@ -111,6 +111,7 @@ def test_plain_text_scores_as_coco_files_do(files, references):
     assert scores(plain.output) == scores(coco.output)
 
 
+@pytest.mark.slow
 def test_several_candidates_are_compared_on_the_same_images(files):
     arguments = [*COCO, "--candidates", "poor.json", "--out", "out"]
     done = run(*arguments)
@@ -172,6 +173,7 @@ def test_humans_are_scored_on_request(files):
     assert ("human", "CIDEr") not in scores(run(*COCO, "--format", "csv").output)
 
 
+@pytest.mark.slow
 def test_document_frequencies_come_from_where_they_are_asked_from(files):
     """The source changes CIDEr, nothing else, and is named beside it."""
     corpus = {k: [f"A dog number {k} runs.", "The cat sits."] for k in range(8)}
@@ -250,6 +252,7 @@ def test_frequencies_that_cannot_be_had_are_refused(files):
         run(*COCO, "--frequencies", "ngrams.json", "--backend", "reference")
 
 
+@pytest.mark.slow
 def test_the_originals_and_the_python_tokeniser_give_the_same(files):
     ours = scores(run(*COCO, "--format", "csv").output)
     for flags in (("--backend", "reference"), ("--tokenizer", "python"), ("--parity",)):

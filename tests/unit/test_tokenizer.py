@@ -13,6 +13,7 @@ from capscope.metrics.tokenizer import one_line, ptb_tokenize
 SEPARATORS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
+@pytest.mark.slow
 def test_line_separators_never_shift_captions_to_other_images():
     captions = [f"A dog{mark}runs." for mark in SEPARATORS] + ["The cat.\r\n", "", "  ", "Zzz"]
     expected = ["a dog runs"] * len(SEPARATORS) + ["the cat", "", "", "zzz"]
@@ -20,6 +21,7 @@ def test_line_separators_never_shift_captions_to_other_images():
     assert ptb_tokenize(captions, parity=True) == expected
 
 
+@pytest.mark.slow
 def test_a_caption_is_tokenised_as_if_alone_unless_parity_is_asked_for():
     captions = ["A sign with the letter B.", "The train is red.", "A meeting at Apple Inc."]
     assert ptb_tokenize(captions)[0] == "a sign with the letter b."

@@ -29,6 +29,7 @@ def test_separators_and_controls_become_one_blank(separator: str) -> None:
     assert clean_text(f" a{separator}cat {separator}\n") == "a cat"
 
 
+@pytest.mark.slow
 @given(st.text())
 def test_clean_text_is_one_printable_line_and_stays_as_it_is(text: str) -> None:
     cleaned = clean_text(text)

@@ -70,6 +70,7 @@ def differences(texts, *, parity):
     return [row for row in zip(texts, theirs, ours, strict=True) if row[1] != row[2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parity", [False, True])
 def test_real_captions_have_the_tokens_of_the_jar(parity):
     assert differences(captions(), parity=parity) == []
