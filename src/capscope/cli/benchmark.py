@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from capscope.benchmarks import BENCHMARKS
-from capscope.cli.options import FOLDER, hold, params_options
+from capscope.cli.options import FOLDER, hold, params_options, run_data_options
 
 QUESTIONS = "\n".join(f"{name:<15} {one.question}" for name, one in BENCHMARKS.items())
 
@@ -28,9 +28,7 @@ class BenchmarkName(click.Choice[str]):
     "names", type=BenchmarkName(list(BENCHMARKS)), metavar="NAME...", nargs=-1, required=True
 )
 @params_options
-@click.option("--run", "run_dir", type=FOLDER, required=True, help="Run with its relevance.")
-@click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
-@click.option("--features", "features_dir", type=FOLDER, required=True, help="Features of the run.")
+@run_data_options
 @click.option("--out", type=FOLDER, help="Gets NAME.csv.  [default: RUN/benchmarks]")
 def command(
     names: tuple[str, ...],

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, hold, params_options
+from capscope.cli.options import FILE, hold, params_options, run_data_options
 
 
 @click.command()
 @params_options
-@click.option("--run", "run_dir", type=FOLDER, required=True, help="Run with its relevance.")
-@click.option("--data", "data_dir", type=FOLDER, required=True, help="From `capscope data`.")
-@click.option("--features", "features_dir", type=FOLDER, required=True, help="Features of the run.")
+@run_data_options
 @click.option("--out", type=FILE, help="A CSV.  [default: RUN/relevance/objects.csv]")
 def command(
     params_files: tuple[Path, ...],

@@ -50,6 +50,17 @@ def params_options(function: Function) -> Function:
     )(function)
 
 
+def run_data_options(function: Function) -> Function:
+    """Add ``--run``, ``--data`` and ``--features``: a run, and what it is looked at with."""
+    for name, key, meaning in (
+        ("--features", "features_dir", "Features of the run."),
+        ("--data", "data_dir", "From `capscope data`."),
+        ("--run", "run_dir", "From `capscope train`."),
+    ):
+        function = click.option(name, key, type=FOLDER, required=True, help=meaning)(function)
+    return function
+
+
 def decoding_options(function: Function) -> Function:
     """Add ``--beam`` and ``--set KEY=VALUE``, which change how the run speaks."""
     function = click.option(

@@ -6,20 +6,12 @@ from pathlib import Path
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, hold, params_options
+from capscope.cli.options import FILE, FOLDER, hold, params_options, run_data_options
 
 
 @click.command()
 @params_options
-@click.option("--run", "run_dir", type=FOLDER, required=True, help="Trained run.")
-@click.option("--data", "data_dir", type=FOLDER, required=True, help="Data set.")
-@click.option(
-    "--features",
-    "features_dir",
-    type=FOLDER,
-    required=True,
-    help="Features of the run.",
-)
+@run_data_options
 @click.option("--split", required=True, help="Split whose captions are explained.")
 @click.option(
     "--explainer",
