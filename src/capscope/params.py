@@ -30,11 +30,19 @@ def schema() -> dict[str, Any]:
     return loaded
 
 
-def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Params:
+def load_params(
+    paths: Sequence[Path], assignments: Iterable[str] = (), *, run: str | None = None
+) -> Params:
     """Read parameter files (YAML, JSON) in order, later ones over earlier ones, then assignments.
 
-    Raises `CapscopeError` naming the file, or the key and what is allowed there. The keys come back
-    in the order of `in_order`.
+    <<<<<<< Updated upstream
+        Raises `CapscopeError` naming the file, or the key and what is allowed there. The keys come back
+        in the order of `in_order`.
+    =======
+        With `run`, as system/stage, ``explanations`` are those of that run; assignments come last.
+
+        Raises `CapscopeError` naming the file, or the key and what is allowed there.
+    >>>>>>> Stashed changes
     """
     merged: Params = {}
     for path in paths:
@@ -50,7 +58,11 @@ def load_params(paths: Sequence[Path], assignments: Iterable[str] = ()) -> Param
         if not isinstance(loaded, dict):
             raise CapscopeError(f"{path} holds no parameters (expected a mapping)")
         merged = merge(merged, loaded)
-    merged = merge(merged, _assigned(assignments))
+    assigned = _assigned(assignments)
+    validate(merge(merged, assigned))
+    if run is not None:
+        merged["explanations"] = explanations_of(merged, run)
+    merged = merge(merged, assigned)
     validate(merged)
     return in_order(merged)
 
@@ -107,6 +119,8 @@ def validate(params: Mapping[str, Any]) -> None:
     """Check `params` against the schema; the error names every wrong key or value."""
     _check(params, schema())
     _report(_broken_chains(params["systems"]))
+    _report(_unknown_systems(params))
+    _report(_unexplained(params))
 
 
 def _check(values: Mapping[str, Any], rules: Mapping[str, Any]) -> None:
@@ -121,6 +135,49 @@ def _report(problems: Iterable[str]) -> None:
     lines = sorted(set(problems))
     if lines:
         raise CapscopeError("wrong parameters:\n" + "\n".join(lines))
+
+
+def run_systems(params: Mapping[str, Any]) -> Params:
+    """Return the systems that are run, by name: those of ``run_systems`` that have stages."""
+    chosen = params["run_systems"]
+    return {
+        name: settings
+        for name, settings in params["systems"].items()
+        if settings["stages"] and (chosen == "all" or name in chosen)
+    }
+
+
+def explanations_of(params: Mapping[str, Any], run: str) -> Params:
+    """Return ``explanations`` as they are for one run, given as system/stage.
+
+    A run that the parameters do not know, such as an imported one, has no settings of its own.
+    """
+    settings = params["explanations"]
+    return {**merge(settings, (settings["runs"] or {}).get(run, {})), "runs": None}
+
+
+def explained_splits(params: Mapping[str, Any], run: str = "") -> list[str]:
+    """Return the splits whose captions are explained, of those that are captioned."""
+    chosen: list[str] | None = explanations_of(params, run)["splits"]
+    splits: list[str] = params["dataset"]["evaluate"]
+    return [split for split in splits if chosen is None or split in chosen]
+
+
+def _unknown_systems(params: Mapping[str, Any]) -> Iterator[str]:
+    """Say which systems are to be run that there are not."""
+    known = list(params["systems"])
+    for name in params["run_systems"] if params["run_systems"] != "all" else []:
+        if name not in known:
+            yield f"  run_systems: {name!r} is none of the systems: {', '.join(known)}"
+
+
+def _unexplained(params: Mapping[str, Any]) -> Iterator[str]:
+    """Say which runs are not explained in any split that is captioned."""
+    captioned = params["dataset"]["evaluate"]
+    for run in ("", *(params["explanations"]["runs"] or {})):
+        if captioned and not explained_splits(params, run):
+            place = f"explanations.runs.{run}.splits" if run else "explanations.splits"
+            yield f"  {place}: none of dataset.evaluate ({', '.join(captioned)}); null: all of them"
 
 
 def _broken_chains(systems: Mapping[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from capscope.errors import CapscopeError
+from capscope.params import explained_splits, explanations_of, run_systems
 
 RATES_FILE = "rates.csv"
 COLUMNS = ("device", "dataset", "system", "step", "unit", "rate", "memory_mb", "numbers", "command")
@@ -144,13 +145,12 @@ def plan(
             raise CapscopeError(f"how many images has the split {split!r}? Give --images {split}=N")
     steps: list[Step] = []
     seen: set[str] = set()
-    for system, settings in params["systems"].items():
-        if settings["stages"]:
-            estimate = _Estimate(params, rates, device, images, system)
-            if settings["features"] not in seen:
-                seen.add(settings["features"])
-                steps.append(estimate.features(settings["features"]))
-            steps += estimate.runs()
+    for system, settings in run_systems(params).items():
+        estimate = _Estimate(params, rates, device, images, system)
+        if settings["features"] not in seen:
+            seen.add(settings["features"])
+            steps.append(estimate.features(settings["features"]))
+        steps += estimate.runs()
     return steps
 
 
@@ -181,12 +181,16 @@ class _Estimate:
         items = runs * sum(self.images[split] for split in splits)
         disk = items * RECORD / 1e9
         yield self._step("decode", items, "image", runs * len(splits), disk)
-        explanations = params["explanations"]
-        methods = len(explanations["explainers"]) + len(explanations["controls"])
-        explained = sum(min(explanations["images"], self.images[split]) for split in splits)
-        items, rate = runs * explained * methods, self._rate("relevance")
-        maps = items * WORDS * rate.numbers * BYTES["float16"] / 1e9 if rate else None
-        yield self._step("relevance", items, "caption", runs * len(splits), maps)
+        jobs = captions = 0
+        for stage in settings["stages"]:
+            run = f"{self.system}/{stage}"
+            own, splits = explanations_of(params, run), explained_splits(params, run)
+            images = sum(min(own["images"], self.images[split]) for split in splits)
+            jobs += seeds * len(splits)
+            captions += seeds * images * len([*own["explainers"], *own["controls"]])
+        rate = self._rate("relevance")
+        maps = captions * WORDS * rate.numbers * BYTES["float16"] / 1e9 if rate else None
+        yield self._step("relevance", captions, "caption", jobs, maps)
 
     def _training(self, stage: str, recipe: Mapping[str, Any], seeds: int) -> Step:
         by_image = stage.endswith("scst")

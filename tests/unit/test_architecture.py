@@ -32,7 +32,7 @@ ROOMS = {
     "explain": FOUNDATION | {"data", "features", "relevance", "models", "decoding"},
     "benchmarks": FOUNDATION
     | {"data", "features", "relevance", "models", "decoding", "metrics", "explain", "pickled_data"},
-    "planning": {"errors"},
+    "planning": {"errors", "params"},
     "report": FOUNDATION | {"data", "relevance", "metrics"},
 }
 ROOMS["cli"] = set(ROOMS)

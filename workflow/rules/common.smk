@@ -11,7 +11,14 @@ from capscope.errors import CapscopeError
 from capscope.files import read_json, write_json
 from capscope.lifeline import WORKFLOW
 from capscope.lock import one_writer
-from capscope.params import expand_path, in_order, validate
+from capscope.params import (
+    expand_path,
+    explained_splits,
+    explanations_of,
+    in_order,
+    run_systems,
+    validate,
+)
 
 try:
     validate(config)
@@ -24,7 +31,7 @@ DATASET = config["dataset"]["name"]
 READER = config["dataset"]["reader"]
 SPLITS = config["dataset"]["evaluate"]
 GRID = config["features"]["grid"]
-SYSTEMS = {name: own for name, own in config["systems"].items() if own["stages"]}
+SYSTEMS = run_systems(config)
 RUNS = [
     f"results/{DATASET}/runs/{system}/{stage}/seed{seed}"
     for system, settings in SYSTEMS.items()
@@ -134,6 +141,9 @@ PROCESSES = config["training"]["processes"]
 TORCHRUN = f"torchrun --standalone --nproc-per-node {PROCESSES} --no-python"
 LAUNCHER = TORCHRUN if PROCESSES > 1 else ""
 
+# What much waits for goes first, so that cores do not stand idle at the end.
+FEATURES_FIRST, TRAINING_FIRST = 20, 10
+
 RESAMPLING = [config["benchmarks"]["bootstrap"], config["benchmarks"]["seed"]]
 
 # Jobs find the capscope command beside the interpreter even where its environment is not
@@ -226,6 +236,23 @@ def features_to_train(wildcards):
     if SYSTEMS[wildcards.system][wildcards.stage].get("encoder") == "fine_tuned":
         return features_to_begin_with(wildcards)
     return features_of(wildcards)
+
+
+def relevance_of(wildcards):
+    """Return the relevance of a run in all splits whose captions are explained."""
+    folder = (
+        f"results/{wildcards.dataset}/runs/{wildcards.system}/{wildcards.stage}"
+        f"/seed{wildcards.seed}/relevance"
+    )
+    return [
+        f"{folder}/{split}.json"
+        for split in explained_splits(config, f"{wildcards.system}/{wildcards.stage}")
+    ]
+
+
+def settings_to_explain(wildcards):
+    """Return ``explanations`` as they are for a run."""
+    return explanations_of(config, f"{wildcards.system}/{wildcards.stage}")
 
 
 def start_of(wildcards):

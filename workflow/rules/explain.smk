@@ -22,7 +22,7 @@ rule relevance:
         run=subpath(input.run, parent=True),
         file=f"results/{DATASET}/params.json",
         timing="results/{dataset}/logs/relevance/{system}-{stage}-seed{seed}-{split}.json",
-        settings=config["explanations"],
+        settings=settings_to_explain,
     shell:
         "capscope relevance --params {params.file} --run {params.run} --data {params.data}"
         " --features {params.features} --split {wildcards.split} --timing {params.timing}"
@@ -34,10 +34,7 @@ rule object_relevance:
         data="results/{dataset}/data/manifest.json",
         features=features_of,
         run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
-        relevance=expand(
-            "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/relevance/{split}.json",
-            split=SPLITS,
-        ),
+        relevance=relevance_of,
     output:
         "results/{dataset}/runs/{system}/{stage}/seed{seed}/relevance/objects.csv",
     log:
@@ -65,10 +62,7 @@ rule measure:
         data="results/{dataset}/data/manifest.json",
         features=features_of,
         run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
-        relevance=expand(
-            "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/relevance/{split}.json",
-            split=SPLITS,
-        ),
+        relevance=relevance_of,
     output:
         expand(
             "results/{{dataset}}/runs/{{system}}/{{stage}}/seed{{seed}}/benchmarks/{measure}.csv",

@@ -7,6 +7,7 @@ rule train_backbone:
         "results/{dataset}/logs/backbone.log",
     benchmark:
         "results/{dataset}/logs/backbone.tsv"
+    priority: FEATURES_FIRST
     conda:
         "../../envs/capscope.yaml"
     threads: 2
@@ -37,6 +38,7 @@ rule extract_shard:
         "results/{dataset}/logs/features/{kind}-{scatteritem}.tsv"
     wildcard_constraints:
         kind="grid|regions",
+    priority: FEATURES_FIRST
     conda:
         "../../envs/detectron2.yaml" if WITH_DETECTRON2 else "../../envs/capscope.yaml"
     threads: 2
@@ -66,6 +68,7 @@ rule extract_grid:
         "results/{dataset}/logs/features/grid.log",
     benchmark:
         "results/{dataset}/logs/features/grid.tsv"
+    priority: FEATURES_FIRST
     conda:
         "../../envs/capscope.yaml"
     threads: 2
@@ -95,6 +98,7 @@ rule train_detector:
         "results/{dataset}/logs/features/detector.log",
     benchmark:
         "results/{dataset}/logs/features/detector.tsv"
+    priority: FEATURES_FIRST
     conda:
         "../../envs/capscope.yaml"
     threads: 2
@@ -124,6 +128,7 @@ rule extract_regions:
         "results/{dataset}/logs/features/regions.log",
     benchmark:
         "results/{dataset}/logs/features/regions.tsv"
+    priority: FEATURES_FIRST
     conda:
         "../../envs/detectron2.yaml" if WITH_DETECTRON2 else "../../envs/capscope.yaml"
     threads: 2

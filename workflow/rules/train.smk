@@ -10,6 +10,7 @@ rule train_captioner:
         "results/{dataset}/logs/train/{system}-{stage}-seed{seed}.log",
     benchmark:
         "results/{dataset}/logs/train/{system}-{stage}-seed{seed}.tsv"
+    priority: TRAINING_FIRST
     conda:
         "../../envs/capscope.yaml"
     # A second thread saves a sixth of the time; a second run beside it, nearly half. One thread also

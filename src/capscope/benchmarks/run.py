@@ -14,6 +14,7 @@ from capscope.benchmarks.measurement import write_measurements, write_rows, writ
 from capscope.errors import CapscopeError
 from capscope.explain.store import INDEX, INDEX_KIND, RelevanceStore
 from capscope.files import MANIFEST, check_file, read_json, record_of, seal_file, sha256_of
+from capscope.params import explained_splits
 
 DETAILS, WORDS = "details", "words.csv"
 TABLE_KIND = "benchmark"
@@ -23,7 +24,7 @@ def open_stores(stack: ExitStack, run_dir: Path, params: dict[str, Any]) -> list
     """Open ``relevance/<explainer>/<split>`` of a run for all that the index of a split names."""
     folder = run_dir / "relevance"
     stores = []
-    for split in params["dataset"]["evaluate"]:
+    for split in explained_splits(params):
         index = folder / INDEX.format(split)
         check_file(index, INDEX_KIND)
         for explainer, sha256 in read_json(index)["explainers"].items():
@@ -68,7 +69,7 @@ def run_benchmarks(
             write_measurements(out / f"{name}.csv", rows)
         write_rows(out / DETAILS / WORDS, JudgedWord._fields, judged_words(context))
     products = {"run": run_dir, "data": data_dir, "features": features_dir}
-    for split in params["dataset"]["evaluate"]:
+    for split in explained_splits(params):
         products[f"relevance of {split}"] = run_dir / "relevance" / INDEX.format(split)
     inputs = {name: record_of(product) for name, product in products.items()}
     tables = [out / f"{name}.csv" for name in names]

@@ -41,9 +41,10 @@ def command(
 ) -> None:
     """Measure how good the explanations of a run are."""
     from capscope.benchmarks.run import run_benchmarks
+    from capscope.models.checkpoint import name_of
     from capscope.params import load_params
 
-    params = load_params(params_files, assignments)
+    params = load_params(params_files, assignments, run=name_of(run_dir))
     out = out or run_dir / "benchmarks"
     for name in sorted(set(names)):
         hold(out / f"{name}.csv")

@@ -32,9 +32,10 @@ def command(
     from capscope.benchmarks.latent_objects import ObjectRelevance, object_rows
     from capscope.benchmarks.measurement import write_rows
     from capscope.benchmarks.run import open_stores
+    from capscope.models.checkpoint import name_of
     from capscope.params import load_params
 
-    params = load_params(params_files, assignments)
+    params = load_params(params_files, assignments, run=name_of(run_dir))
     out = out or run_dir / "relevance" / "objects.csv"
     hold(out)
     with ExitStack() as stack:

@@ -41,9 +41,10 @@ def command(
     """Explain the captions of a split and store the relevance."""
     from capscope.explain.split import explain_split
     from capscope.explain.store import INDEX
+    from capscope.models.checkpoint import name_of
     from capscope.params import load_params
 
-    params = load_params(params_files, assignments)
+    params = load_params(params_files, assignments, run=name_of(run_dir))
     settings = params["explanations"]
     out = out or run_dir / "relevance"
     hold(out / INDEX.format(split))

@@ -185,11 +185,12 @@ def build_extractor(settings: Mapping[str, Any], backbone: Path | None = None) -
         from capscope.features.small import load_small
 
         small, info = load_small(backbone)
-        segmenter = CellClassifier.load(backbone) if segments == "predicted" else None
+        told = segments == "auto" and (backbone / SEGMENTS_FILE).exists()
+        segmenter = CellClassifier.load(backbone) if told or segments == "predicted" else None
         return GridExtractor(name, small, size, scale=scale, segmenter=segmenter, **info)
-    if segments != "none":
+    if segments == "predicted":
         raise CapscopeError(
-            f"features.grid.segments is {segments!r}: only the small network predicts segments. "
+            "features.grid.segments is 'predicted': only the small network predicts segments. "
             "Add those of others to a finished store with `capscope features --import`"
         )
     if size == NATIVE and settings["pool"] is None:

@@ -56,6 +56,13 @@ class Run:
             )
 
 
+def name_of(folder: Path) -> str:
+    """Return the system and the stage that a run is of, as ``gridtd/xe``, without its weights."""
+    read_manifest(folder, "run")
+    info = read_json(folder / INFO_FILE)
+    return f"{info.get('system', '')}/{info.get('stage', '')}"
+
+
 def load_run(folder: Path) -> Run:
     """Load what ``capscope train`` made.
 
