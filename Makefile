@@ -15,6 +15,10 @@ export UV_HTTP_TIMEOUT ?= 300
 # Twenty-odd short jobs import PyTorch: let the first leave its bytecode for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Files that take minutes first, so that none of them is alone at the end.
+ALL_TESTS := -n $(CORES) --dist loadfile --no-loadscope-reorder \
+  tests/integration tests/unit tests/parity
+
 .PHONY: help setup demo smoke test test-fast test-long coverage lint types docs format lock sync clean
 
 help:  ## List these commands.
@@ -41,7 +45,7 @@ smoke: $(READY)  ## Run the same steps on a handful of images.
 	snakemake --cores $(CORES) --configfile config/smoke.yaml -- all
 
 test: $(READY)  ## Run all tests.
-	python -m pytest -n $(CORES) --dist loadfile
+	python -m pytest $(ALL_TESTS)
 
 test-fast: $(READY)  ## Run the tests that take less than a second each.
 	python -m pytest -n $(CORES) --dist loadfile -m "not slow and not long"
@@ -50,7 +54,7 @@ test-long: $(READY)  ## Run the tests that take minutes: clusters, hundreds of k
 	python -m pytest -m long
 
 coverage: $(READY)  ## Run all tests and say which lines of src they leave out.
-	python -m pytest -n $(CORES) --dist loadfile --cov --cov-report term-missing:skip-covered
+	python -m pytest $(ALL_TESTS) --cov --cov-report term-missing:skip-covered
 
 lint: $(READY)  ## Check style and format of Python and of the workflow.
 	ruff check .
