@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ from capscope.lock import claim
 MANIFEST = "manifest.json"
 BULK = 32 << 20
 """Bytes above which a file or subfolder is hashed once and not each time that it is read."""
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES}
+"""Errors of the operating system that a user can do something about."""
 SOURCE_SUFFIXES = {".py", ".json", ".txt"}
 RECORDED_PACKAGES = ("torch", "torchvision", "numpy", "h5py", "pillow", "pycocoevalcap")
 
@@ -49,12 +52,24 @@ def writing(path: Path) -> Iterator[None]:
     """Report a full disk or a folder that may not be written as a `CapscopeError`."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-            raise CapscopeError(
-                f"cannot write {path}: {error.strerror}. Free space or choose another folder."
-            ) from error
-        raise
+    except (OSError, RuntimeError) as error:
+        reason = why_unwritable(error)
+        if reason is None:
+            raise
+        raise CapscopeError(
+            f"cannot write {path}: {reason}. Free space or choose another folder."
+        ) from error
+
+
+def why_unwritable(error: BaseException) -> str | None:
+    """Return why a file could not be written, or None if that is not what an error says.
+
+    HDF5 tells the number of the error in its message; when it closes a file, as a RuntimeError.
+    """
+    number = getattr(error, "errno", None)
+    if number is None and (told := re.search(r"\berrno = (\d+)", str(error))):
+        number = int(told[1])
+    return os.strerror(number) if number in UNWRITABLE else None
 
 
 @contextmanager
@@ -281,7 +296,8 @@ def _compare(
     expected = {key: entry[key] for key in found}
     if found != expected:
         raise CapscopeError(
-            f"{listed} has {_in_words(found)}, {path} says {_in_words(expected)}: {_CHANGED}; {again}"
+            f"{listed} has {_in_words(found)}, {path} says {_in_words(expected)}: "
+            f"{_CHANGED}; {again}"
         )
     note = _note(listed, entry["sha256"]) if found["bytes"] > BULK else None
     if not check_hashes and note is not None and note.exists():

@@ -35,14 +35,10 @@ def load_params(
 ) -> Params:
     """Read parameter files (YAML, JSON) in order, later ones over earlier ones, then assignments.
 
-    <<<<<<< Updated upstream
-        Raises `CapscopeError` naming the file, or the key and what is allowed there. The keys come back
-        in the order of `in_order`.
-    =======
-        With `run`, as system/stage, ``explanations`` are those of that run; assignments come last.
+    With `run`, as system/stage, ``explanations`` are those of that run; assignments come last. The
+    keys come back in the order of `in_order`.
 
-        Raises `CapscopeError` naming the file, or the key and what is allowed there.
-    >>>>>>> Stashed changes
+    Raises `CapscopeError` naming the file, or the key and what is allowed there.
     """
     merged: Params = {}
     for path in paths:

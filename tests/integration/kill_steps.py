@@ -106,13 +106,15 @@ def trained() -> list[int]:
     return [int(line) for line in TRAINED.read_text().split()] if TRAINED.exists() else []
 
 
-def at_event(event: int, product: Path, happens: Callable[[], None]) -> Callable[[], None]:
+def at_event(
+    event: int, product: Path, happens: Callable[[], None], events: set[str] = EVENTS
+) -> Callable[[], None]:
     """Return what makes something happen to a process from an event in or beside a product on."""
     count = 0
 
     def hook(name: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
-        if name not in EVENTS or (name == "open" and not arguments[2] & WRITES):
+        if name not in events or (name == "open" and not arguments[2] & WRITES):
             return
         path = Path(os.path.relpath(str(arguments[0])))
         beside = path.name.startswith(f".{product.name}.")

@@ -22,7 +22,10 @@ from steps import Workshop
 
 from capscope.lock import one_writer
 
-ROOM = 4 << 20
+MAKING = {"open", "os.mkdir"}
+"""What needs room on a disk."""
+HELD: list[Any] = []
+ROOM = 12 << 20
 """Bytes of memory that a step may take beside what it has when it begins."""
 
 
@@ -44,7 +47,7 @@ def full(event: int) -> Callable[[Workshop, str], Callable[[], None]]:
     """Let the disk be full from an event in the folder of the step on."""
 
     def obstacle(shop: Workshop, name: str) -> Callable[[], None]:
-        return at_event(event, Path(shop.steps[name].makes), refused(errno.ENOSPC))
+        return at_event(event, Path(shop.steps[name].makes), refused(errno.ENOSPC), MAKING)
 
     return obstacle
 
@@ -72,8 +75,12 @@ def little_memory(shop: Workshop, name: str) -> Callable[[], None]:
 
 def another_writer(shop: Workshop, name: str) -> Callable[[], None]:
     """Have what the step writes held by somebody, who is gone with the step and lets nothing go."""
-    product = Path(shop.steps[name].held)
-    return lambda: one_writer(product).__enter__()
+
+    def hold() -> None:
+        HELD.append(one_writer(Path(shop.steps[name].held)))
+        HELD[0].__enter__()
+
+    return hold
 
 
 OBSTACLES: dict[str, Callable[[Workshop, str], Callable[[], None]]] = {
@@ -116,7 +123,7 @@ def one(shop: Workshop, name: str, obstacle: str) -> dict[str, Any]:
     status = os.waitstatus_to_exitcode(ended(child))
     parts = [str(path) for path in Path("results").rglob(".*.part")]
     found = {"step": name, "how": obstacle, "status": status, "parts": parts}
-    message = said.strip().splitlines()[-1:]
+    message = [line for line in said.splitlines() if line.startswith("capscope: error: ")]
     return {**found, "message": message, **aftermath(shop, name, child)}
 
 

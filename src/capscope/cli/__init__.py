@@ -12,6 +12,7 @@ import click
 
 from capscope import __version__
 from capscope.errors import CapscopeError
+from capscope.files import why_unwritable
 from capscope.lifeline import end_with_workflow
 
 COMMANDS = {
@@ -92,7 +93,11 @@ def main() -> None:
     except click.Abort:
         click.echo("capscope: interrupted", err=True)
         sys.exit(130)
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, OSError, RuntimeError) as error:
+        if not isinstance(error, PermissionError) and (reason := why_unwritable(error)):
+            place = getattr(error, "filename", None) or "a file"
+            click.echo(f"capscope: error: cannot write {place}: {reason}. Free space.", err=True)
+            sys.exit(2)
         if not _is_lack_of_memory(error):
             raise
         detail = str(error).partition("\n")[0] or type(error).__name__
@@ -106,5 +111,8 @@ def main() -> None:
 
 def _is_lack_of_memory(error: Exception) -> bool:
     """Tell a lack of memory from other failures; PyTorch has no type of its own on a CPU."""
-    words = ("out of memory", "can't allocate memory", "not enough memory")
+    words = (
+        *("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory"),
+        "can't start new thread",  # there is none for its stack
+    )
     return isinstance(error, MemoryError) or any(one in str(error).lower() for one in words)

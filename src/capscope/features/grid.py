@@ -247,6 +247,8 @@ def _output_shape(network: nn.Module, image_size: int | None) -> tuple[int, int,
             side = image_size or 224
             shape = network(torch.zeros(1, 3, side, side)).shape
     except RuntimeError as error:
+        if "memory" in str(error):
+            raise
         raise CapscopeError(f"features.grid.image_size = {image_size}: {error}") from error
     if len(shape) != 4:
         raise CapscopeError(
