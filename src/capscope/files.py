@@ -47,6 +47,11 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: ``CAPSCOPE_CACHE``, or ``~/.cache/capscope``."""
+    return Path(os.environ.get("CAPSCOPE_CACHE") or "~/.cache/capscope").expanduser()
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Report a full disk or a folder that may not be written as a `CapscopeError`."""
@@ -317,8 +322,7 @@ def _note(path: Path, sha256: str) -> Path:
     """Return the file that is there if this content, written at this time, had this hash."""
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     times = [[str(file), file.stat().st_mtime_ns] for file in files]
-    cache = Path(os.environ.get("CAPSCOPE_CACHE") or "~/.cache/capscope").expanduser()
-    return cache / "checked" / digest([str(path.resolve()), sha256, times])
+    return cache_folder() / "checked" / digest([str(path.resolve()), sha256, times])
 
 
 def _entry_of(path: Path) -> dict[str, Any]:

@@ -119,6 +119,7 @@ def plan(
     rates: Mapping[tuple[str, str, str, str], Rate],
     device: str,
     images: Mapping[str, int],
+    scatter: Mapping[str, int] | None = None,
 ) -> list[Step]:
     """Estimate every step of a workflow.
 
@@ -131,6 +132,8 @@ def plan(
         One that they were measured on.
     images : mapping
         Images of each split.
+    scatter : mapping, optional
+        Into how many jobs each of extract, decode and relevance is divided; 1 if not given.
 
     Raises
     ------
@@ -146,7 +149,7 @@ def plan(
     steps: list[Step] = []
     seen: set[str] = set()
     for system, settings in run_systems(params).items():
-        estimate = _Estimate(params, rates, device, images, system)
+        estimate = _Estimate(params, rates, device, images, system, scatter or {})
         if settings["features"] not in seen:
             seen.add(settings["features"])
             steps.append(estimate.features(settings["features"]))
@@ -163,13 +166,14 @@ class _Estimate:
     device: str
     images: Mapping[str, int]
     system: str
+    scatter: Mapping[str, int]
 
     def features(self, kind: str) -> Step:
         """Return the extraction, whose store all systems on these features share."""
         items, rate = sum(self.images.values()), self._rate("features")
         size = BYTES[self.params["features"][kind]["dtype"]]
         disk = items * rate.numbers * size / 1e9 if rate else None
-        return self._step("features", items, "image", self.params["features"]["shards"], disk)
+        return self._step("features", items, "image", self.scatter.get("extract", 1), disk)
 
     def runs(self) -> Iterator[Step]:
         """Return training, decoding and explaining of all runs."""
@@ -180,7 +184,8 @@ class _Estimate:
         runs, splits = len(settings["stages"]) * seeds, params["dataset"]["evaluate"]
         items = runs * sum(self.images[split] for split in splits)
         disk = items * RECORD / 1e9
-        yield self._step("decode", items, "image", runs * len(splits), disk)
+        jobs = runs * len(splits) * self.scatter.get("decode", 1)
+        yield self._step("decode", items, "image", jobs, disk)
         jobs = captions = 0
         for stage in settings["stages"]:
             run = f"{self.system}/{stage}"
@@ -190,7 +195,9 @@ class _Estimate:
             captions += seeds * images * len([*own["explainers"], *own["controls"]])
         rate = self._rate("relevance")
         maps = captions * WORDS * rate.numbers * BYTES["float16"] / 1e9 if rate else None
-        yield self._step("relevance", captions, "caption", jobs, maps)
+        yield self._step(
+            "relevance", captions, "caption", jobs * self.scatter.get("relevance", 1), maps
+        )
 
     def _training(self, stage: str, recipe: Mapping[str, Any], seeds: int) -> Step:
         by_image = stage.endswith("scst")
@@ -247,6 +254,10 @@ def as_text(steps: Sequence[Step], device: str, processes: int) -> str:
     missing = sum(step.hours is None for step in steps)
     least = "at least " if missing else ""
     lines += ["", f"In all {least}{hours:,.1f} hours of the device, and {disk:,.1f} GB."]
+    if device != "cpu":
+        lines.append(
+            "Explaining and its benchmarks compute on processors: they have rates of a cpu."
+        )
     if processes > 1:
         lines.append(f"At best, {processes} processes divide the hours of a training among them.")
     return "\n".join(lines) + "\n"

@@ -14,6 +14,12 @@ import yaml
 from capscope.params import merge
 
 ROOT = Path(__file__).resolve().parents[2]
+# Several batches to deal out to jobs, and a state to go on from after every step.
+DIVISIBLE = {
+    "decoding": {"batch_size": 2},
+    "explanations": {"batch_size": 1},
+    "systems": {"gridtd": {"xe": {"checkpoint_seconds": 0.001}}},
+}
 WORKFLOW = (
     "Snakefile",
     "workflow",
@@ -60,9 +66,9 @@ class Project:
     def snakemake(self, *arguments, check=True):
         return self.run("snakemake", "--cores", "2", *arguments, check=check)
 
-    def planned(self, overlay=None):
+    def planned(self, overlay=None, *arguments):
         """Names and counts of the jobs that Snakemake would run, by an overlay if there is one."""
-        arguments = ["--dry-run"]
+        arguments = ["--dry-run", *arguments]
         if overlay is not None:
             (self.folder / "overlay.yaml").write_text(yaml.safe_dump(overlay))
             arguments += ["--configfile", "overlay.yaml"]
@@ -110,7 +116,7 @@ def make_project(folder):
         yaml.safe_load((ROOT / name).read_text("utf-8"))
         for name in ("params.yaml", "config/smoke.yaml")
     )
-    few = merge(merge(params, smoke), ONE_RUN)
+    few = merge(merge(merge(params, smoke), ONE_RUN), DIVISIBLE)
     (folder / "params.yaml").write_text(yaml.safe_dump(few, sort_keys=False))
     project = Project(folder)
     project.run("git", "init", "--quiet")

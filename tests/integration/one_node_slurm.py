@@ -127,6 +127,7 @@ class OneNodeSlurm:
         return self
 
     def __exit__(self, *_):
+        self.cancel_all()
         for daemon in reversed(self.daemons):
             daemon.send_signal(signal.SIGTERM)
         for daemon in self.daemons:
@@ -145,6 +146,13 @@ class OneNodeSlurm:
         """Return the ids of the running jobs by their comments: rule and wildcards."""
         lines = self.run("squeue", "--noheader", "--states=R", "--format=%i|%k").splitlines()
         return {comment: number for number, comment in (line.split("|", 1) for line in lines)}
+
+    def cancel_all(self):
+        """End all jobs; those of daemons that have ended would go on."""
+        self.run("scancel", "--user", getpass.getuser())
+        end = time.monotonic() + 30
+        while self.run("squeue", "--noheader") and time.monotonic() < end:
+            time.sleep(0.2)
 
     def _start(self, *command):
         log = (self.folder / f"{command[0]}.out").open("w")

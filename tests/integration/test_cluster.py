@@ -1,5 +1,6 @@
 """The workflow on a real Slurm of one node, through both cluster profiles, with jobs killed."""
 
+import re
 import shutil
 import subprocess
 import time
@@ -13,6 +14,11 @@ WITHOUT_ACCOUNTING = (
     "--slurm-no-account",
     "--slurm-status-command=squeue",
     "--slurm-init-seconds-before-status-checks=2",
+)
+DIVIDED = (
+    *("--set-scatter", "decode=3", "relevance=3", "measure=2"),
+    *("--groups", "prepare_data=prepared", "build_vocabulary=prepared", "decode_shard=captioned"),
+    *("--group-components", "captioned=3"),
 )
 STATE = "results/smoke/runs/gridtd/xe/seed1/state"
 
@@ -36,12 +42,20 @@ class Submitted:
         self.log = project.folder / "snakemake.log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                ["snakemake", "--workflow-profile", f"profiles/{profile}", *arguments, "all"],
+                ["snakemake", "--workflow-profile", f"profiles/{profile}", *arguments, "--", "all"],
                 cwd=project.folder,
                 env=project.environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.slurm.cancel_all()
 
     def job(self, rule, seconds=600):
         """Wait until a job of a rule runs and return its id."""
@@ -52,7 +66,7 @@ class Submitted:
                     return number
             self.wait_a_little(end, f"no job of {rule} has run")
 
-    def until(self, path, seconds=120):
+    def until(self, path, seconds=600):
         end = time.monotonic() + seconds
         while not (self.project.folder / path).exists():
             self.wait_a_little(end, f"{path} has not appeared")
@@ -70,15 +84,19 @@ class Submitted:
 
 def test_a_run_on_slurm_whose_jobs_are_killed_ends_with_the_same_tables(finished, slurm, tmp_path):
     project = make_project(tmp_path / "project")
-    submitted = Submitted(project, slurm, "slurm", *WITHOUT_ACCOUNTING)
-    requeued = submitted.job("train_captioner")
-    submitted.until(STATE)
-    slurm.run("scontrol", "requeue", requeued)
-    cancelled = submitted.job("relevance")
-    slurm.run("scancel", cancelled)
-    log = submitted.finish()
-    assert "Restarts=1" in slurm.run("scontrol", "show", "job", requeued)
+    with Submitted(project, slurm, "slurm", *WITHOUT_ACCOUNTING, *DIVIDED) as submitted:
+        requeued = submitted.job("train_captioner")
+        submitted.until(STATE)
+        slurm.run("scontrol", "requeue", requeued)
+        cancelled = submitted.job("relevance_shard")
+        slurm.run("scancel", cancelled)
+        log = submitted.finish()
+        assert "Restarts=1" in slurm.run("scontrol", "show", "job", requeued)
     assert "Trying to restart job" in log, "the cancelled job was tried again"
+    submissions = re.findall(r"has been submitted with SLURM jobid (\d+)", log)
+    jobs = sum(map(int, re.findall(r"^total +(\d+)$", log, re.M)[:1]))
+    grouped = 1 + 2  # data and vocabulary are one submission, three shards of captions another
+    assert len(set(submissions)) == jobs - len(["all"]) - grouped + len([cancelled])
     assert project.outputs() == finished.outputs()
     assert project.planned() == {}, "a local snakemake has nothing left to do"
 
@@ -87,10 +105,10 @@ def test_any_queue_can_run_it_by_commands_that_submit_and_ask(finished, slurm, t
     project = Project(tmp_path / "project")
     shutil.copytree(finished.folder, project.folder)
     shutil.rmtree(project.folder / "results/smoke/runs")
-    submitted = Submitted(project, slurm, "cluster-generic")
-    number = submitted.job("train_captioner")
-    submitted.until(STATE)
-    slurm.run("scancel", number)
-    log = submitted.finish()
+    with Submitted(project, slurm, "cluster-generic") as submitted:
+        number = submitted.job("train_captioner")
+        submitted.until(STATE)
+        slurm.run("scancel", number)
+        log = submitted.finish()
     assert "Trying to restart job" in log
     assert project.outputs() == finished.outputs()

@@ -65,6 +65,12 @@ def test_nothing_is_left_to_do_after_a_checkout(project, recorded):
     assert "Data and pipelines are up to date" in project.run("dvc", "repro").stdout
     assert project.outputs() == kept(recorded)
 
+    profile = project.folder / "profiles" / "default" / "config.yaml"
+    divided = "set-scatter: [extract=2, decode=3, relevance=3, measure=3]\n"
+    profile.write_text(profile.read_text("utf-8") + divided)
+    assert project.planned() == {}, "how many jobs make a result is no part of it"
+    assert "Nothing to be done" in project.run("snakemake", "all").stdout
+
 
 def test_a_parameter_changed_and_changed_back_runs_what_it_concerns_each_time(project, recorded):
     concerned = {"write_report"}
@@ -95,6 +101,18 @@ def test_an_experiment_runs_what_it_concerns_and_is_compared(project):
     assert "decoding.max_length" in shown
     project.run("dvc", "plots", "diff", "HEAD")
     assert "BLEU-4" in (project.folder / "dvc_plots" / "index.html").read_text("utf-8")
+
+
+@pytest.mark.long
+def test_an_experiment_in_a_folder_of_its_own_leaves_this_one_alone(project):
+    before = project.writing_times()
+    done = project.run("dvc", "exp", "run", "--temp", "--set-param", "decoding.max_length=4")
+    ran = started(done.stdout)
+    assert "decode" in ran
+    assert not ran & {"prepare_data", "build_vocabulary", "extract_grid", "train_captioner"}
+    assert project.writing_times() == before
+    assert "Data and pipelines are up to date" in project.run("dvc", "repro").stdout
+    assert "decoding.max_length" in project.run("dvc", "exp", "show", "--csv").stdout
 
 
 def cloned(project, folder):

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -63,6 +65,7 @@ def test_nothing_is_left_to_do_after_a_run(finished):
     [
         ({"report": {"images": 1}}, {"write_report"}),
         ({"metrics": {"timeout": 99}}, {"evaluate", "write_report"}),
+        ({"metrics": {"cache": "/somewhere"}}, set()),
         ({"benchmarks": {"sigma": 1.5}}, {"measure", "write_report"}),
         ({"explanations": {"epsilon": 0.1}}, {"relevance", "measure", "write_report"}),
         ({"decoding": {"beam": 2}}, set(RULES)),
@@ -86,7 +89,8 @@ def test_nothing_is_left_to_do_after_a_run(finished):
             {"features": {"imported": {"grid": [{"format": "store", "path": "params.yaml"}]}}},
             {"extract_grid", "train_captioner", *RULES},
         ),
-        ({"features": {"shards": 2}}, {"extract_shard", "extract_grid", "train_captioner", *RULES}),
+        ({"dataset": {"evaluate": ["test", "shift"]}}, set(RULES)),
+        ({"benchmarks": {"measures": ["ground_truth"]}}, {"measure", "write_report"}),
         (
             {"backbone": {"epochs": 2}},
             {"train_backbone", "extract_grid", "train_captioner", *RULES},
@@ -96,6 +100,25 @@ def test_nothing_is_left_to_do_after_a_run(finished):
 )
 def test_a_changed_parameter_runs_exactly_the_rules_that_depend_on_it(finished, overlay, rules):
     assert set(finished.planned(overlay)) - {"all", "total"} == rules
+
+
+def test_steps_divided_into_several_jobs_end_with_the_same_bytes(finished, tmp_path):
+    counts = {"decode": 3, "relevance": 3, "measure": 3}
+    scatter = ["--set-scatter", *(f"{step}={count}" for step, count in counts.items())]
+    assert finished.planned(None, *scatter) == {}, "how many jobs make it is no part of a result"
+
+    project = Project(tmp_path / "project")
+    shutil.copytree(finished.folder, project.folder)
+    for name in ("decoded", "relevance", "benchmarks"):
+        shutil.rmtree(project.folder / "results/smoke/runs/gridtd/xe/seed1" / name)
+    expected = {f"{step}_shard": count for step, count in counts.items()}
+    expected |= dict.fromkeys(("decode", "relevance", "measure"), 1)
+    done = project.snakemake(*scatter, "--", "all").stdout
+    started = Counter(re.findall(r"^(?:local)?rule (\w+):", done, re.M))
+    del started["all"]
+    assert dict(started) == expected, "the same bytes, so nothing that follows is made again"
+    assert project.outputs() == finished.outputs()
+    assert project.planned() == {}
 
 
 def test_a_wrong_parameter_stops_before_any_job_and_is_named(finished):

@@ -18,8 +18,9 @@ from extraction_data import extraction_data
 from capscope.features import resume
 from capscope.features.extract import prepare_features
 from capscope.features.job import gather_features
-from capscope.features.shards import Shard, shard_folder
+from capscope.features.shards import shard_folder
 from capscope.files import sha256_of
+from capscope.shards import Shard
 
 COUNT, BATCH, SHARDS = 150, 2, 3
 
@@ -41,7 +42,6 @@ def complete(out: Path) -> dict[str, int]:
 def main(folder: Path, kills: int, seed: int) -> None:
     generator = random.Random(seed)
     params = extraction_data(folder, COUNT, BATCH)
-    params["features"]["shards"] = SHARDS
     data, backbone = folder / "data", folder / "backbone"
     resume.JOURNAL_SECONDS = 0.01
 
@@ -55,7 +55,7 @@ def main(folder: Path, kills: int, seed: int) -> None:
         elif not (out / "manifest.json").exists():
             for number in range(1, shards + 1):
                 prepare_features(out, data, params, backbone, Shard(number, shards))
-            gather_features(out, data, params, "grid", {"backbone": backbone})
+            gather_features(out, data, params, "grid", {"backbone": backbone}, shards)
         os._exit(0)
 
     begun = time.monotonic()

@@ -7,12 +7,13 @@ from diagram import PICTURE, draw, drawn_rooms, reduced
 from imports import SOURCE, imported_rooms, modules, room
 
 # Each room may import itself and the rooms named here; docs/architecture.md explains why.
-FOUNDATION = {"errors", "files", "lifeline", "lock", "params", "registry", "tensors"}
+FOUNDATION = {"errors", "files", "lifeline", "lock", "params", "registry", "shards", "tensors"}
 ROOMS = {
     "errors": set(),
     "lifeline": set(),
     "lock": {"errors", "lifeline"},
     "files": {"errors", "lock"},
+    "shards": {"errors", "files"},
     "records": {"errors", "files"},
     "subject": set(),
     "provenance": {"errors", "files", "records", "subject"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from capscope.features.store import FeatureStore
 from capscope.files import MANIFEST, manifest_of, read_json, write_json, write_manifest
 from capscope.models.gridtd import GridTD
 from capscope.params import Params, load_params, merge
+from capscope.shards import all_shards
 
 SIZE = 32
 SETTINGS = {"seed": 3, "size": SIZE, "train": 1, "val": 1, "test": 6, "shift": 2, "bias": 0.8}
@@ -118,6 +120,46 @@ def test_captions_keep_their_order_although_batches_are_sorted_by_length(
             assert list(stored.word_ids) == caption["word_ids"]
             assert len(stored.grid) == len(caption["word_ids"])
     assert subject.network.image_size == SIZE
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [3, 5])
+def test_shards_are_joined_to_the_stores_and_tables_of_one_job(
+    folders: dict[str, Path], params: Params, tmp_path: Path, count: int
+) -> None:
+    measures = ("ground_truth", "removal", "deletion", "conservation")
+    names = ["lrp", "feature_norm", "lime"]
+    settings = {"explanations": {"lime": {"samples": 20, "replacement": "noise"}}}
+    params = merge(params, settings | {"benchmarks": {"deletion": {"images": 3}}})
+    where = [folders[name] for name in ("run", "data", "features")]
+    found: list[dict[str, bytes]] = []
+    for shards in (1, count):
+        relevance, timing = folders["run"] / "relevance", tmp_path / f"{shards}.json"
+        given = {"split": "test", "explainers": names, "timing": timing}
+        if shards == 1:
+            explain_split(*where, relevance, params, **given)
+            run_benchmarks(measures, *where, tmp_path / "one", params)
+        else:
+            for shard in all_shards(shards):
+                explain_split(*where, relevance, params, **given, shard=shard)
+            explain_split(*where, relevance, params, **given, gather=shards)
+            for shard in reversed(all_shards(shards)):
+                run_benchmarks(measures, *where, tmp_path / "many", params, shard=shard)
+            run_benchmarks(measures, *where, tmp_path / "many", params, gather=shards)
+        found.append(everything(relevance))
+        assert {one["words"] for one in read_json(timing).values()} == {words_of(relevance)}
+        shutil.rmtree(relevance) if shards == 1 else None
+    assert found[0] == found[1]
+    assert everything(tmp_path / "one") == everything(tmp_path / "many")
+
+
+def words_of(relevance: Path) -> int:
+    return int(read_json(relevance / "lrp" / "test" / MANIFEST)["words"])
 
 
 @pytest.mark.slow

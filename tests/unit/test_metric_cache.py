@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from capscope.metrics import tokenized
-from capscope.metrics.cache import LineCache
+from capscope.metrics.cache import LineCache, placed
 from capscope.metrics.meteor import Meteor
 from capscope.metrics.tokenized import Tokenizer
 
@@ -134,3 +135,16 @@ def test_training_and_its_metrics_load_nothing_that_needs_a_model():
     assert "capscope.metrics.cider" in done.stdout, done.stderr
     for module in ("runs", "spice", "bertscore", "clipscore"):
         assert f"'capscope.metrics.{module}'" not in done.stdout
+
+
+def test_the_folder_is_that_of_the_environment_unless_the_parameters_name_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("CAPSCOPE_CACHE", str(tmp_path / "here"))
+    assert placed("auto") == tmp_path / "here"
+    assert placed("auto", "corenlp") == tmp_path / "here" / "corenlp"
+    assert placed("~/there") == placed("~/there", "corenlp") == Path("~/there").expanduser()
+    monkeypatch.setenv("CAPSCOPE_CACHE", "")
+    assert placed("auto") == Path("~/.cache/capscope").expanduser()
+    monkeypatch.delenv("CAPSCOPE_CACHE")
+    assert placed("auto") == Path("~/.cache/capscope").expanduser()

@@ -39,6 +39,10 @@ def test_hours_are_items_over_rates(params):
     own = params["explanations"]
     assert relevance.items == 500 * len([*own["explainers"], *own["controls"]])
 
+    scatter = {"extract": 16, "relevance": 4}
+    features, _, decode, relevance = plan(only, measured, "cpu", IMAGES["coco2014"], scatter)
+    assert (features.jobs, decode.jobs, relevance.jobs) == (16, 1, 4)
+
 
 def test_a_stage_that_is_only_a_start_is_planned_too(params):
     chosen = merge(params, {"systems": {"gridtd": {"stages": ["lrp_scst"]}}})

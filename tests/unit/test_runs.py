@@ -15,10 +15,11 @@ from capscope.data.captions import open_captions
 from capscope.decoding.captions import decode_run
 from capscope.errors import CapscopeError
 from capscope.features.store import FeatureStore
-from capscope.files import read_json, write_json, write_manifest
+from capscope.files import manifest_of, read_json, write_json, write_manifest
 from capscope.models import build
 from capscope.models.checkpoint import load_run
 from capscope.params import merge
+from capscope.shards import all_shards
 from capscope.tensors import read_tensors, write_tensors
 from capscope.training.loop import Recipe, Trainer
 from capscope.training.run import train_run
@@ -356,6 +357,30 @@ def test_decoding_writes_a_coco_results_file(run, folders, params, tmp_path):
     decode_run(*arguments, one, split="test", out=tmp_path / "one.json")
     alone = read_json(tmp_path / "one.json")
     assert [entry["word_ids"] for entry in alone] == [entry["word_ids"] for entry in entries]
+
+
+@pytest.mark.parametrize("count", [1, 3, 9])
+def test_shards_of_captions_are_joined_to_the_file_of_one_job(
+    run, folders, params, tmp_path, count
+):
+    arguments = [run, folders["data"], folders["features"]]
+    for_shards = merge(params, {"decoding": {"batch_size": 2}})
+    whole, out = tmp_path / "whole" / "test.json", tmp_path / "out" / "test.json"
+    decode_run(*arguments, for_shards, split="test", out=whole)
+    for shard in reversed(all_shards(count)):
+        decode_run(*arguments, for_shards, split="test", out=out, shard=shard)
+    assert not out.exists()
+    if count == 3:
+        with pytest.raises(CapscopeError, match="made with other parameters"):
+            decode_run(*arguments, params, split="test", out=out, gather=count)
+        with pytest.raises(CapscopeError, match=r"shard 1-of-2 .* is not finished"):
+            decode_run(*arguments, for_shards, split="test", out=out, gather=2)
+    decode_run(*arguments, for_shards, split="test", out=out, gather=count)
+    for made in (whole, out):
+        names = sorted(path.name for path in made.parent.iterdir())
+        assert names == ["test.json", "test.json.manifest"]
+    assert out.read_bytes() == whole.read_bytes()
+    assert manifest_of(out).read_bytes() == manifest_of(whole).read_bytes()
 
 
 def test_several_runs_caption_as_an_ensemble(run, folders, params, tmp_path):

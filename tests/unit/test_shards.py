@@ -16,9 +16,10 @@ from capscope.features.extract import left, prepare_features
 from capscope.features.fields import Field, create_fields, map_fields
 from capscope.features.job import gather_features
 from capscope.features.resume import resume_fields
-from capscope.features.shards import Shard
 from capscope.features.store import FeatureStore
 from capscope.files import read_json, sha256_of
+from capscope.params import in_order
+from capscope.shards import Shard
 
 COUNT, BATCH = 23, 4
 
@@ -34,10 +35,8 @@ def make(folder, params, out="features", shard=None):
 
 
 def gather(folder, params, count, out="features"):
-    params["features"]["shards"] = count
-    gather_features(
-        folder / out, folder / "data", params, "grid", {"backbone": folder / "backbone"}
-    )
+    trained = {"backbone": folder / "backbone"}
+    gather_features(folder / out, folder / "data", params, "grid", trained, count)
 
 
 def hashes(folder):
@@ -224,17 +223,17 @@ def test_the_journal_is_written_now_and_then(tmp_path, rows, monkeypatch):
 
 
 def test_the_command_makes_shards_and_joins_them(tmp_path, params):
+    params = in_order(params)
     make(tmp_path, params, "whole")
-    params["features"]["shards"] = 2
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(params, sort_keys=False))
     places = [f"--{name}={tmp_path / name}" for name in ("data", "backbone")]
     arguments = ["features", f"--params={file}", *places, f"--out={tmp_path / 'features'}"]
-    for more in (["--shard=1-of-2"], ["--shard=2/2"], ["--gather"]):
+    for more in (["--shard=1-of-2"], ["--shard=2/2"], ["--gather=2"]):
         found = CliRunner().invoke(capscope, [*arguments, *more])
         assert found.exit_code == 0, found.output
     assert hashes(tmp_path / "features") == hashes(tmp_path / "whole")
-    assert CliRunner().invoke(capscope, [*arguments, "--gather", "--shard=1/2"]).exit_code == 2
+    assert CliRunner().invoke(capscope, [*arguments, "--gather=2", "--shard=1/2"]).exit_code == 2
 
 
 def test_other_pictures_are_not_mixed_into_unfinished_work(tmp_path, params):
@@ -258,6 +257,13 @@ def test_shards_of_an_earlier_number_are_removed_with_the_others(tmp_path, param
         make(tmp_path, params, shard=f"{number}/2")
     gather(tmp_path, params, 2)
     assert not (tmp_path / "features" / "shards").exists()
+
+
+def test_a_single_job_removes_the_shards_of_others(tmp_path, params):
+    make(tmp_path, params, "whole")
+    make(tmp_path, params, shard="1/3")
+    make(tmp_path, params)
+    assert hashes(tmp_path / "features") == hashes(tmp_path / "whole")
 
 
 def test_a_shard_is_named_as_snakemake_names_it():

@@ -3,6 +3,10 @@ rule decode:
         data="results/{dataset}/data/manifest.json",
         features=features_of,
         run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
+        shards=shards_of(
+            "decode",
+            "results/{dataset}/runs/{system}/{stage}/seed{seed}/decoded/{split}.shards",
+        ),
     output:
         "results/{dataset}/runs/{system}/{stage}/seed{seed}/decoded/{split}.json",
     log:
@@ -12,17 +16,54 @@ rule decode:
     conda:
         "../../envs/capscope.yaml"
     resources:
+        gpu=one_gpu,
         mem_mb=by_attempt(4000),
         runtime=by_attempt(120),
     params:
         data=subpath(input.data, parent=True),
         features=subpath(input.features, parent=True),
         run=subpath(input.run, parent=True),
+        gather=gathering,
         file=f"results/{DATASET}/params.json",
         settings=config["decoding"],
     shell:
-        "capscope decode --params {params.file} --run {params.run} --data {params.data}"
-        " --features {params.features} --split {wildcards.split} --out {output} 2>&1 | tee {log}"
+        "capscope decode {params.gather} --params {params.file} --run {params.run}"
+        " --data {params.data} --features {params.features} --split {wildcards.split}"
+        " --out {output} 2>&1 | tee {log}"
+
+
+# One job of several (`--set-scatter decode=8`); the rule above joins what they made.
+rule decode_shard:
+    input:
+        data="results/{dataset}/data/manifest.json",
+        features=features_of,
+        run="results/{dataset}/runs/{system}/{stage}/seed{seed}/manifest.json",
+    output:
+        temp(
+            "results/{dataset}/runs/{system}/{stage}/seed{seed}/decoded/{split}.shards/"
+            "{scatteritem}/manifest.json"
+        ),
+    log:
+        "results/{dataset}/logs/decode/{system}-{stage}-seed{seed}-{split}-{scatteritem}.log",
+    benchmark:
+        "results/{dataset}/logs/decode/{system}-{stage}-seed{seed}-{split}-{scatteritem}.tsv"
+    conda:
+        "../../envs/capscope.yaml"
+    resources:
+        gpu=1,
+        mem_mb=by_attempt(4000),
+        runtime=by_attempt(120),
+    params:
+        data=subpath(input.data, parent=True),
+        features=subpath(input.features, parent=True),
+        run=subpath(input.run, parent=True),
+        out="results/{dataset}/runs/{system}/{stage}/seed{seed}/decoded/{split}.json",
+        file=f"results/{DATASET}/params.json",
+        settings=config["decoding"],
+    shell:
+        "capscope decode --shard {wildcards.scatteritem} --params {params.file} --run {params.run}"
+        " --data {params.data} --features {params.features} --split {wildcards.split}"
+        " --out {params.out} 2>&1 | tee {log}"
 
 
 # All runs at once: one start of the METEOR process serves them all.
@@ -54,7 +95,9 @@ rule evaluate:
         runs=expand("--run {run}", run=RUNS),
         out=subpath(output.table, parent=True),
         file=f"results/{DATASET}/params.json",
-        settings=[config["metrics"], RESAMPLING],
+        splits=SPLITS,
+        models=models_at_hand,
+        settings=[SCORING, FREQUENCIES, RESAMPLING],
     shell:
         "capscope evaluate --params {params.file} --data {params.data} {params.runs}"
         " --out {params.out} 2>&1 | tee {log}"

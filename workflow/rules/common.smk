@@ -11,6 +11,7 @@ from capscope.errors import CapscopeError
 from capscope.files import read_json, write_json
 from capscope.lifeline import WORKFLOW
 from capscope.lock import one_writer
+from capscope.metrics.spice_models import models_folder
 from capscope.params import (
     expand_path,
     explained_splits,
@@ -71,11 +72,9 @@ NETWORK_OPTIONS = {
     "regions": f"--detector {DETECTOR}" if DETECTED else "",
 }
 EXTRACTION = {
-    kind: [config["features"][kind], config["dataset"]["on_unreadable"]]
+    kind: [config["features"][kind], config["dataset"]["on_unreadable"], NETWORKS[kind]]
     for kind in ("grid", "regions")
 }
-SHARDS = config["features"]["shards"]
-GATHER = dict.fromkeys(EXTRACTION, "--gather" if SHARDS > 1 else "")
 
 # Features of others take the place of extracted ones.
 IMPORTED = {kind: sources for kind, sources in config["features"]["imported"].items() if sources}
@@ -86,12 +85,15 @@ for kind, sources in IMPORTED.items():
         f"--import {source['format']} {shlex.quote(file)}"
         for source, file in zip(sources, files, strict=True)
     )
-    EXTRACTION[kind] = [sources, config["dataset"]["on_unreadable"]]
-    GATHER[kind] = ""
+    EXTRACTION[kind] = [sources, config["dataset"]["on_unreadable"], files]
 
 
+# Into how many jobs a step is divided, as by `--set-scatter decode=8`, or `set-scatter` in a profile.
 scattergather:
-    shards=SHARDS,
+    extract=1,
+    decode=1,
+    relevance=1,
+    measure=1,
 
 
 # Masks tell where an object is; only drawn scenes can be drawn again without it.
@@ -122,9 +124,12 @@ PUBLISHED = sorted(str(path) for path in Path("results/published").glob("*.csv")
 # Which measures there are is in the paths; the rest decides what they say.
 MEASURING = {key: value for key, value in config["benchmarks"].items() if key != "measures"}
 
+# Where answers are kept does not change them.
+SCORING = {key: value for key, value in config["metrics"].items() if key != "cache"}
+
 # Metrics that need a model are left out until it is there; SPICE's is fetched on request.
 SPICE = config["metrics"]["spice_options"]
-SPICE_MODELS = str(expand_path(SPICE["models"]) / "manifest.json")
+SPICE_MODELS = str(models_folder(SPICE) / "manifest.json")
 LEARNED = [metric for metric in ("bertscore", "clipscore") if config["metrics"][metric]]
 METRIC_MODELS = [SPICE_MODELS] if config["metrics"]["spice"] else []
 METRIC_MODELS += [
@@ -186,13 +191,33 @@ def sources(wildcards):
     return SOURCES
 
 
-def shards_of(kind):
-    """Return what the shards of an extraction leave; a single job has none."""
-    if SHARDS == 1 or kind in IMPORTED:
-        return []
-    return gather.shards(
-        f"results/{{{{dataset}}}}/features/{kind}/shards/{{scatteritem}}/manifest.json"
+def shards_of(step, product):
+    """Return what the shards of a step leave for a product; a single job has none.
+
+    They are no part of what makes the product, so the profiles leave changed sets of input files
+    out of `rerun-triggers`: what a rule reads is in its parameters, too.
+    """
+    shards = getattr(gather, step)(f"{product}/{{scatteritem}}/manifest.json", allow_missing=True)
+    return shards if len(shards) > 1 else []
+
+
+def extracted_shards(kind):
+    """Return what the shards of an extraction leave; imported features have none."""
+    return (
+        []
+        if kind in IMPORTED
+        else shards_of("extract", f"results/{{dataset}}/features/{kind}/shards")
     )
+
+
+def gathering(wildcards, input):
+    """Return the option that makes a command join shards, if there are any."""
+    return f"--gather {len(input.shards)}" if input.shards else ""
+
+
+def one_gpu(wildcards, input):
+    """Return how many GPUs a job takes that one can speed up; joining shards takes none."""
+    return 0 if input.shards else 1
 
 
 def by_attempt(amount):
@@ -240,14 +265,13 @@ def features_to_train(wildcards):
 
 def relevance_of(wildcards):
     """Return the relevance of a run in all splits whose captions are explained."""
-    folder = (
-        f"results/{wildcards.dataset}/runs/{wildcards.system}/{wildcards.stage}"
-        f"/seed{wildcards.seed}/relevance"
-    )
-    return [
-        f"{folder}/{split}.json"
-        for split in explained_splits(config, f"{wildcards.system}/{wildcards.stage}")
-    ]
+    run = f"results/{wildcards.dataset}/runs/{wildcards.system}/{wildcards.stage}/seed{wildcards.seed}"
+    return [f"{run}/relevance/{split}.json" for split in splits_to_explain(wildcards)]
+
+
+def splits_to_explain(wildcards):
+    """Return the splits of a run whose captions are explained."""
+    return explained_splits(config, f"{wildcards.system}/{wildcards.stage}")
 
 
 def settings_to_explain(wildcards):

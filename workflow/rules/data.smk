@@ -15,7 +15,7 @@ rule prepare_data:
     params:
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
-        settings=DATA_SETTINGS,
+        settings=[DATA_SETTINGS, SOURCES],
     shell:
         "capscope data --params {params.file} --workers {threads} --out {params.out} 2>&1 | tee {log}"
 

@@ -25,7 +25,7 @@ rule train_backbone:
         " --data {params.data} --out {params.out} 2>&1 | tee {log}"
 
 
-# With features.shards above 1, this is one job of them, and the rules below join what they made.
+# One job of several (`--set-scatter extract=8`); the rules below join what they made.
 rule extract_shard:
     input:
         data="results/{dataset}/data/manifest.json",
@@ -61,7 +61,7 @@ rule extract_grid:
     input:
         data="results/{dataset}/data/manifest.json",
         network=NETWORKS["grid"],
-        shards=shards_of("grid"),
+        shards=extracted_shards("grid"),
     output:
         "results/{dataset}/features/grid/manifest.json",
     log:
@@ -73,13 +73,13 @@ rule extract_grid:
         "../../envs/capscope.yaml"
     threads: 2
     resources:
-        gpu=1 if SHARDS == 1 else 0,
+        gpu=one_gpu,
         mem_mb=by_attempt(4000),
         runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         network=NETWORK_OPTIONS["grid"],
-        gather=GATHER["grid"],
+        gather=gathering,
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
         settings=EXTRACTION["grid"],
@@ -121,7 +121,7 @@ rule extract_regions:
     input:
         data="results/{dataset}/data/manifest.json",
         network=NETWORKS["regions"],
-        shards=shards_of("regions"),
+        shards=extracted_shards("regions"),
     output:
         "results/{dataset}/features/regions/manifest.json",
     log:
@@ -133,13 +133,13 @@ rule extract_regions:
         "../../envs/detectron2.yaml" if WITH_DETECTRON2 else "../../envs/capscope.yaml"
     threads: 2
     resources:
-        gpu=1 if SHARDS == 1 else 0,
+        gpu=one_gpu,
         mem_mb=by_attempt(4000),
         runtime=by_attempt(240),
     params:
         data=subpath(input.data, parent=True),
         network=NETWORK_OPTIONS["regions"],
-        gather=GATHER["regions"],
+        gather=gathering,
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
         settings=EXTRACTION["regions"],

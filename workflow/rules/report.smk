@@ -45,6 +45,7 @@ rule write_report:
     params:
         out=subpath(output.page, parent=True),
         file=f"results/{DATASET}/params.json",
+        contents=[RUNS, MEASURES, PUBLISHED],
         settings=config["report"],
     shell:
         "capscope report --params {params.file} --results results/{wildcards.dataset}"

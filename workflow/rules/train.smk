@@ -28,6 +28,7 @@ rule train_captioner:
         out=subpath(output[0], parent=True),
         file=f"results/{DATASET}/params.json",
         captioner=lookup(dpath="systems/{system}/captioner", within=config),
+        kind=lookup(dpath="systems/{system}/features", within=config),
         model=lookup(dpath="systems/{system}/model", within=config),
         recipe=lookup(dpath="systems/{system}/{stage}", within=config),
         precision=config["training"]["precision"],

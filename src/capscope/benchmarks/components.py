@@ -27,12 +27,12 @@ from capscope.explain.latent.components import (
     ranges_of,
 )
 from capscope.features.store import FeatureStore
+from capscope.metrics.cache import placed
 from capscope.metrics.evaluate import CaptionScorer
 from capscope.metrics.meteor import Meteor
 from capscope.metrics.statistics import Measure, mean, percentiles
 from capscope.metrics.tokenized import Tokenizer, regroup
 from capscope.models.captioner import Captioner
-from capscope.params import expand_path
 
 INTACT = "captioner"
 """Explainer of the rows without noise."""
@@ -140,8 +140,8 @@ class _Scorers:
         settings = context.params["metrics"]
         self._meteor: Meteor | None = None
         if meteor and settings["meteor"]:
-            cache = settings["cache"] and expand_path(settings["cache"])
-            process = Meteor(timeout=settings["timeout"], cache=cache or None)
+            cache = placed(settings["cache"]) if settings["cache"] else None
+            process = Meteor(timeout=settings["timeout"], cache=cache)
             self._meteor = stack.enter_context(process)
         self._tokenizer = Tokenizer("python")
         groups = [list(context.dataset.by_id(image_id).references) for image_id in ids]

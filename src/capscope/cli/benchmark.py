@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from capscope.benchmarks import BENCHMARKS
-from capscope.cli.options import FOLDER, hold, params_options, run_data_options
+from capscope.cli.options import (
+    FOLDER,
+    hold,
+    only_one,
+    params_options,
+    run_data_options,
+    shard_options,
+)
+
+if TYPE_CHECKING:
+    from capscope.shards import Shard
 
 QUESTIONS = "\n".join(f"{name:<15} {one.question}" for name, one in BENCHMARKS.items())
 
@@ -30,6 +41,7 @@ class BenchmarkName(click.Choice[str]):
 @params_options
 @run_data_options
 @click.option("--out", type=FOLDER, help="Gets NAME.csv.  [default: RUN/benchmarks]")
+@shard_options
 def command(
     names: tuple[str, ...],
     params_files: tuple[Path, ...],
@@ -38,14 +50,20 @@ def command(
     data_dir: Path,
     features_dir: Path,
     out: Path | None,
+    shard: Shard | None,
+    gather: int,
 ) -> None:
     """Measure how good the explanations of a run are."""
-    from capscope.benchmarks.run import run_benchmarks
+    from capscope.benchmarks.run import SHARDS_FOLDER, run_benchmarks
     from capscope.models.checkpoint import name_of
     from capscope.params import load_params
 
     params = load_params(params_files, assignments, run=name_of(run_dir))
     out = out or run_dir / "benchmarks"
-    for name in sorted(set(names)):
-        hold(out / f"{name}.csv")
-    run_benchmarks(names, run_dir, data_dir, features_dir, out, params)
+    only_one(shard=shard, gather=gather)
+    if shard is None:
+        for name in sorted(set(names)):
+            hold(out / f"{name}.csv")
+    else:
+        hold(out / SHARDS_FOLDER / str(shard))
+    run_benchmarks(names, run_dir, data_dir, features_dir, out, params, shard, gather)

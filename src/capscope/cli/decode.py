@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, held, params_options
+from capscope.cli.options import FILE, FOLDER, hold, only_one, params_options, shard_options
+
+if TYPE_CHECKING:
+    from capscope.shards import Shard
 
 
 @click.command()
@@ -31,7 +35,8 @@ from capscope.cli.options import FILE, FOLDER, held, params_options
     "--features", "features_dir", type=FOLDER, required=True, help="From `capscope features`."
 )
 @click.option("--split", default="test", show_default=True, help="train, val, test, shift.")
-@click.option("--out", type=FILE, callback=held, required=True, help="COCO results JSON.")
+@click.option("--out", type=FILE, required=True, help="COCO results JSON.")
+@shard_options
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
@@ -41,6 +46,8 @@ def command(
     features_dir: Path,
     split: str,
     out: Path,
+    shard: Shard | None,
+    gather: int,
 ) -> None:
     """Caption a split with a trained run, or with several runs as one.
 
@@ -51,6 +58,8 @@ def command(
     from capscope.params import load_params
 
     params = load_params(params_files, assignments)
+    only_one(shard=shard, gather=gather)
+    hold(out if shard is None else out.with_suffix(".shards") / str(shard))
     run_dir, *also = run_dirs
     decode_run(
         run_dir,
@@ -61,4 +70,6 @@ def command(
         out=out,
         also=also,
         weights=weights or None,
+        shard=shard,
+        gather=gather,
     )

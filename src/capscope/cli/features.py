@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from capscope.cli.options import FOLDER, hold, params_options
+from capscope.cli.options import FOLDER, hold, only_one, params_options, shard_options
+
+if TYPE_CHECKING:
+    from capscope.shards import Shard
 
 
 @click.command()
@@ -41,12 +45,7 @@ from capscope.cli.options import FOLDER, hold, params_options
 )
 @click.option("--parity", is_flag=True, help="Import as published: fill up or cut to 7 x 7 cells.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the feature store.")
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Make one of N parts, in a folder below --out; one that is there already is kept.",
-)
-@click.option("--gather", is_flag=True, help="Join the parts, features.shards of them.")
+@shard_options
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
@@ -58,19 +57,17 @@ def command(
     run_dir: Path | None,
     parity: bool,
     out: Path,
-    shard: str | None,
-    gather: bool,
+    shard: Shard | None,
+    gather: int,
 ) -> None:
     """Extract visual features into a feature store, or import those of others."""
     from capscope.params import load_params
 
     params = load_params(params_files, assignments)
-    if bool(sources) + bool(shard) + gather > 1:
-        raise click.UsageError("--import, --shard and --gather exclude each other")
-    from capscope.features.shards import Shard, shard_folder
+    only_one(**{"import": sources, "shard": shard, "gather": gather})
+    from capscope.features.shards import shard_folder
 
-    part = Shard.parse(shard) if shard else None
-    hold(shard_folder(out, part) if part else out)
+    hold(shard_folder(out, shard) if shard else out)
     if sources:
         from capscope.features.importing.write import import_features
 
@@ -82,12 +79,12 @@ def command(
 
         grid = {"backbone": backbone, "run": run_dir}
         trained = grid if kind == "grid" else {"detector": detector}
-        gather_features(out, data_dir, params, kind, trained)
+        gather_features(out, data_dir, params, kind, trained, gather)
     elif kind == "grid":
         from capscope.features.extract import prepare_features
 
-        prepare_features(out, data_dir, params, backbone, part, run_dir)
+        prepare_features(out, data_dir, params, backbone, shard, run_dir)
     else:
         from capscope.features.extract_regions import prepare_regions
 
-        prepare_regions(out, data_dir, params, detector, part)
+        prepare_regions(out, data_dir, params, detector, shard)

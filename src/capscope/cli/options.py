@@ -61,6 +61,37 @@ def run_data_options(function: Function) -> Function:
     return function
 
 
+def shard_options(function: Function) -> Function:
+    """Add ``--shard I/N`` and ``--gather N``, which deal the work out to N jobs and join it."""
+    function = click.option(
+        "--gather",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help="Join what N jobs with --shard have made.",
+    )(function)
+    return click.option(
+        "--shard",
+        callback=_shard,
+        metavar="I/N",
+        help="Do one share of N of the work, in a folder of its own, for --gather N.",
+    )(function)
+
+
+def _shard(_: click.Context, __: click.Parameter, value: str | None) -> Any:
+    """Read such as 2/8 or 2-of-8."""
+    from capscope.shards import Shard
+
+    return None if value is None else Shard.parse(value)
+
+
+def only_one(**chosen: object) -> None:
+    """Check that no more than one of several options is given."""
+    if sum(map(bool, chosen.values())) > 1:
+        names = [f"--{name}" for name in chosen]
+        raise click.UsageError(f"{', '.join(names[:-1])} and {names[-1]} exclude each other")
+
+
 def decoding_options(function: Function) -> Function:
     """Add ``--beam`` and ``--set KEY=VALUE``, which change how the run speaks."""
     function = click.option(

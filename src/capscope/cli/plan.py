@@ -20,12 +20,20 @@ from capscope.cli.options import FILE, params_options
     metavar="SPLIT=N",
     help="Images of a split, where the data set is not one of Karpathy's.",
 )
+@click.option(
+    "--set-scatter",
+    "scattered",
+    multiple=True,
+    metavar="STEP=N",
+    help="Jobs that a step is divided into, as in Snakemake: extract, decode, relevance.",
+)
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
     device: str,
     rates: Path | None,
     counts: tuple[str, ...],
+    scattered: tuple[str, ...],
 ) -> None:
     """Estimate time, memory and disk of a workflow from measured rates."""
     from capscope.params import load_params
@@ -37,10 +45,18 @@ def command(
     if reader == "scenes":
         scenes = params["dataset"]["scenes"]
         images = {split: scenes[split] for split in ("train", "val", "test", "shift")}
-    for count in counts:
-        split, _, number = count.partition("=")
-        if not number.isdecimal():
-            raise click.UsageError(f"--images {count}: expected SPLIT=N, such as train=5000")
-        images[split] = int(number)
-    steps = plan(params, read_rates(rates), device, images)
+    images |= _numbers("--images", "SPLIT=N, such as train=5000", counts)
+    scatter = _numbers("--set-scatter", "STEP=N, such as decode=8", scattered)
+    steps = plan(params, read_rates(rates), device, images, scatter)
     click.echo(as_text(steps, device, params["training"]["processes"]), nl=False)
+
+
+def _numbers(option: str, expected: str, texts: tuple[str, ...]) -> dict[str, int]:
+    """Read texts such as train=5000."""
+    found = {}
+    for text in texts:
+        name, _, number = text.partition("=")
+        if not number.isdecimal():
+            raise click.UsageError(f"{option} {text}: expected {expected}")
+        found[name] = int(number)
+    return found

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from capscope.cli.options import FILE, FOLDER, hold, params_options, run_data_options
+from capscope.cli.options import (
+    FILE,
+    FOLDER,
+    hold,
+    only_one,
+    params_options,
+    run_data_options,
+    shard_options,
+)
+
+if TYPE_CHECKING:
+    from capscope.shards import Shard
 
 
 @click.command()
@@ -26,6 +38,7 @@ from capscope.cli.options import FILE, FOLDER, hold, params_options, run_data_op
     "--out", type=FOLDER, help="Gets EXPLAINER/SPLIT/relevance.h5.  [default: RUN/relevance]"
 )
 @click.option("--timing", type=FILE, help="Gets the time that each explainer took, as JSON.")
+@shard_options
 def command(
     params_files: tuple[Path, ...],
     assignments: tuple[str, ...],
@@ -37,6 +50,8 @@ def command(
     captions: Path | None,
     out: Path | None,
     timing: Path | None,
+    shard: Shard | None,
+    gather: int,
 ) -> None:
     """Explain the captions of a split and store the relevance."""
     from capscope.explain.split import explain_split
@@ -47,7 +62,9 @@ def command(
     params = load_params(params_files, assignments, run=name_of(run_dir))
     settings = params["explanations"]
     out = out or run_dir / "relevance"
-    hold(out / INDEX.format(split))
+    only_one(shard=shard, gather=gather)
+    index = out / INDEX.format(split)
+    hold(index if shard is None else index.with_suffix(".shards") / str(shard))
     explain_split(
         run_dir,
         data_dir,
@@ -58,4 +75,6 @@ def command(
         explainers=explainers or [*settings["explainers"], *settings["controls"]],
         decoded=captions,
         timing=timing,
+        shard=shard,
+        gather=gather,
     )

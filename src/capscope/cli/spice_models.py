@@ -18,11 +18,11 @@ def command(params_files: tuple[Path, ...], assignments: tuple[str, ...], out: P
     SPICE parses captions with them; they are under the GPL and in no package. A transfer that
     broke off goes on. Without a network, put the archive or its two jars into the folder.
     """
-    from capscope.metrics.spice_models import fetch_spice_models
-    from capscope.params import expand_path, load_params
+    from capscope.metrics.spice_models import fetch_spice_models, models_folder
+    from capscope.params import load_params
 
     options = load_params(params_files, assignments)["metrics"]["spice_options"]
-    folder = out or expand_path(options["models"])
+    folder = out or models_folder(options)
     hold(folder)
     new = fetch_spice_models(folder, options["addresses"], options["checksum"])
     click.echo(f"the models of SPICE {'are now' if new else 'were already'} in {folder}")

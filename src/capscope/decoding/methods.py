@@ -246,7 +246,7 @@ def _sample(
     return sample_search(
         captioner,
         features,
-        uniform=torch.from_numpy(np.stack(numbers)),
+        uniform=torch.from_numpy(np.stack(numbers)).to(features.cells.device),
         temperature=decoding.temperature,
         top_k=decoding.top_k,
         nucleus=decoding.nucleus,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,13 @@ from capscope.explain.explainer import Explainer
 from capscope.explain.explanation import Explanation
 from capscope.explain.lime import LIME
 from capscope.explain.stopwatch import Stopwatch
-from capscope.explain.store import INDEX, INDEX_KIND, Captions, write_relevance
+from capscope.explain.store import (
+    INDEX,
+    INDEX_KIND,
+    Captions,
+    join_relevance,
+    write_relevance,
+)
 from capscope.explain.subject import Subject
 from capscope.features.extractor import load_extractor
 from capscope.features.store import FeatureStore
@@ -35,10 +44,15 @@ from capscope.files import (
     seal_file,
     sha256_of,
     write_json,
+    write_manifest,
 )
 from capscope.models.checkpoint import Run, load_run
+from capscope.shards import Shard, all_shards, check_shards, open_shards, remove_shards
 
-Batch = tuple[npt.NDArray[np.int64], Tensor | None, Features]
+SHARD_KIND = "relevance-shard"
+Rows = npt.NDArray[np.int64]
+NONE: Rows = np.empty(0, np.int64)
+Batch = tuple[Rows, Tensor | None, Features]
 """Rows of captions, their preprocessed images (b, 3, S, S) if these lead to pixels, features."""
 
 
@@ -53,6 +67,8 @@ def explain_split(
     explainers: Sequence[str],
     decoded: Path | None = None,
     timing: Path | None = None,
+    shard: Shard | None = None,
+    gather: int = 0,
 ) -> None:
     """Explain the captions of the first ``explanations.images`` images of a split.
 
@@ -75,6 +91,10 @@ def explain_split(
         The captions; by default ``decoded/<split>.json`` of the run.
     timing : Path, optional
         Gets the time that each explainer took, as JSON. It is no result: it differs each time.
+    shard : Shard, optional
+        Explain this share of the captions only, and leave their stores in ``<split>.shards``.
+    gather : int
+        Join so many shards instead of explaining; 0: explain.
     """
     settings = params["explanations"]
     decoded = decoded or run_dir / "decoded" / f"{split}.json"
@@ -85,9 +105,23 @@ def explain_split(
     for image_id in captions.image_ids.tolist():
         if dataset.by_id(image_id).split != split:
             raise CapscopeError(f"{decoded}: image {image_id} is not of the split {split}")
+    products = {"run": run_dir, "data": data_dir, "features": features_dir, "captions": decoded}
+    inputs = {name: record_of(product) for name, product in products.items()}
+    place = (out / INDEX.format(split)).with_suffix(".shards")
+    batches = in_batches(captions, settings["batch_size"])
+    parts: list[tuple[Path, Sequence[Rows]]] = []
+    times: dict[str, Stopwatch] = defaultdict(Stopwatch)
+    if shard is not None:
+        out, batches = place / str(shard), shard.part(batches)
+        captions, batches = captions.some(np.concatenate([NONE, *batches])), renumbered(batches)
+    elif gather:
+        manifests = open_shards(place, gather, SHARD_KIND)
+        check_shards(place, manifests[0], settings, inputs)
+        parts = [(place / str(one), one.part(batches)) for one in all_shards(gather)]
+        for name, time in (each for manifest in manifests for each in manifest["times"].items()):
+            times[name] += Stopwatch(**time)
     shared = {key: settings[key] for key in ("epsilon", "steps", "precision", "parity")}
     index: dict[str, dict[str, str]] = {"explainers": {}, "left_out": {}}
-    times: dict[str, Stopwatch] = {}
     for name in explainers:
         kind = explainer_class(name)
         unfit = kind.unfit(subject)
@@ -95,16 +129,10 @@ def explain_split(
             index["left_out"][name] = unfit
             continue
         chosen = {**shared, "lime": settings["lime"]} if issubclass(kind, LIME) else shared
-        folder, times[name] = out / name / split, Stopwatch()
+        folder = out / name / split
         (folder / MANIFEST).unlink(missing_ok=True)
-        write_relevance(
-            folder,
-            captions,
-            explain_captions(
-                kind(subject, **chosen), captions, dataset, features, settings, times[name]
-            ),
-            map_size=settings["map_size"],
-            attributes={
+        about: dict[str, Any] = {
+            "attributes": {
                 "explainer": name,
                 "title": kind.title,
                 "sign": kind.sign,
@@ -113,14 +141,25 @@ def explain_split(
                 "grid": features.grid,
                 "image_size": subject.image_size or settings["map_size"],
             },
-            params={key: settings[key] for key in ("images", "map_size", *chosen)},
-            inputs={"run": record_of(run_dir), "captions": record_of(decoded)},
-        )
+            "params": {key: settings[key] for key in ("images", "map_size", *chosen)},
+            "inputs": {key: inputs[key] for key in ("run", "captions")},
+        }
+        if parts:
+            stores = [(part / name / split, rows) for part, rows in parts if rows]
+            join_relevance(folder, captions, stores, **about)
+        else:
+            method, read = kind(subject, **chosen), (captions, dataset, features, settings)
+            found = explain_captions(method, batches, *read, times[name])
+            write_relevance(folder, captions, found, map_size=settings["map_size"], **about)
         index["explainers"][name] = sha256_of(folder / MANIFEST)
     write_json(out / INDEX.format(split), index)
-    products = {"run": run_dir, "data": data_dir, "features": features_dir, "captions": decoded}
-    inputs = {name: record_of(product) for name, product in products.items()}
+    if shard is not None:
+        spent = {name: asdict(time) for name, time in times.items()}
+        made = {"params": settings, "inputs": inputs, "folders": list(index["explainers"])}
+        write_manifest(out, SHARD_KIND, times=spent, **made)
+        return
     seal_file(out / INDEX.format(split), INDEX_KIND, params=settings, inputs=inputs, split=split)
+    remove_shards(place)
     if timing is not None:
         write_json(timing, {name: time.to_json() for name, time in times.items()})
 
@@ -153,23 +192,34 @@ def read_captions(path: Path, run: Run, images: int) -> Captions:
     return Captions.of(ids, [entry["word_ids"] for entry in found])
 
 
+def in_batches(captions: Captions, size: int) -> Sequence[Rows]:
+    """Return the rows of captions that are explained at once, those of similar length together."""
+    order = np.argsort(captions.lengths, kind="stable")
+    return [order[first : first + size] for first in range(0, len(order), size)]
+
+
+def renumbered(batches: Sequence[Rows]) -> Sequence[Rows]:
+    """Return batches of the same sizes whose rows are counted from 0 on."""
+    ends = np.cumsum([0, *map(len, batches)])
+    return [np.arange(first, last) for first, last in pairwise(ends)]
+
+
 def explain_captions(
     method: Explainer,
+    batches: Sequence[Rows],
     captions: Captions,
     dataset: Dataset,
     store: FeatureStore,
     settings: Mapping[str, Any],
     stopwatch: Stopwatch,
-) -> Iterator[tuple[npt.NDArray[np.int64], Explanation]]:
-    """Yield rows of captions and their explanations, captions of similar length together."""
-    order = np.argsort(captions.lengths, kind="stable")
-    size = settings["batch_size"]
+) -> Iterator[tuple[Rows, Explanation]]:
+    """Yield the rows of each batch and their explanations."""
     if method.subject.image_size is None:
-        batches = _stored(captions, store, order, size)
+        read = _stored(captions, store, batches)
     else:
-        batches = _seen(method.subject, captions, dataset, order, size)
-    with tqdm(total=len(order), desc=method.title, unit="caption") as progress:
-        for rows, images, features in batches:
+        read = _seen(method.subject, captions, dataset, batches)
+    with tqdm(total=sum(map(len, batches)), desc=method.title, unit="caption") as progress:
+        for rows, images, features in read:
             lengths = torch.from_numpy(captions.lengths[rows]).long()
             word_ids = torch.from_numpy(captions.word_ids[rows]).long()[:, : int(lengths.max())]
             inputs = method.subject.inputs(word_ids)
@@ -179,33 +229,23 @@ def explain_captions(
             progress.update(len(rows))
 
 
-def _stored(
-    captions: Captions, store: FeatureStore, order: npt.NDArray[np.int64], size: int
-) -> Iterator[Batch]:
-    """Read features from the store, in the given order of rows."""
-    for first in range(0, len(order), size):
-        rows = order[first : first + size]
+def _stored(captions: Captions, store: FeatureStore, batches: Sequence[Rows]) -> Iterator[Batch]:
+    """Read features from the store."""
+    for rows in batches:
         yield rows, None, store.read(captions.image_ids[rows])
 
 
 def _seen(
-    subject: Subject,
-    captions: Captions,
-    dataset: Dataset,
-    order: npt.NDArray[np.int64],
-    size: int,
+    subject: Subject, captions: Captions, dataset: Dataset, batches: Sequence[Rows]
 ) -> Iterator[Batch]:
-    """Read and prepare images in threads, in the given order of rows."""
+    """Read and prepare images in threads."""
 
     def prepare(row: int) -> Tensor:
         image = dataset.by_id(int(captions.image_ids[row]))
         return subject.network.preprocess(read_image(dataset.path(image)))
 
-    batch: list[Tensor] = []
     workers = max(1, len(os.sched_getaffinity(0)))
-    for position, pixels in enumerate(map_ahead(prepare, order.tolist(), workers), 1):
-        batch.append(pixels)
-        if len(batch) == size or position == len(order):
-            images = torch.stack(batch)
-            yield order[position - len(batch) : position], images, subject.look(images)
-            batch = []
+    every = map_ahead(prepare, [row for rows in batches for row in rows.tolist()], workers)
+    for rows in batches:
+        images = torch.stack([next(every) for _ in rows])
+        yield rows, images, subject.look(images)

@@ -21,7 +21,7 @@ grid (height and width; N and 1 of regions), image_size (pixels; the painted map
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +64,10 @@ class Captions(NamedTuple):
             row[: len(caption)] = caption
         return cls(np.array(list(image_ids), dtype=np.int64), word_ids, lengths)
 
+    def some(self, rows: npt.NDArray[np.int64]) -> Captions:
+        """Return the captions in these rows, as wide as all of them are."""
+        return Captions(self.image_ids[rows], self.word_ids[rows], self.lengths[rows])
+
 
 @dataclass(frozen=True)
 class StoredRelevance:
@@ -81,6 +85,10 @@ class StoredRelevance:
     """(T,) each"""
     boxes: Tensor | None = None
     """(N, 4) of regions"""
+
+
+Fields = dict[str, npt.NDArray[Any]]
+"""What is stored of some captions, by the name of the dataset."""
 
 
 def write_relevance(
@@ -115,16 +123,65 @@ def write_relevance(
     Values beyond the range of float16 are cut to it and counted in the manifest as
     ``saturated``; values that are not finite raise `CapscopeError`.
     """
+    fields = ((rows, _fields(explanation, map_size)) for rows, explanation in batches)
+    _write(folder, captions, fields, 0, attributes, params, inputs)
+
+
+def join_relevance(
+    folder: Path,
+    captions: Captions,
+    parts: Sequence[tuple[Path, Sequence[npt.NDArray[np.int64]]]],
+    *,
+    attributes: dict[str, Any],
+    params: Any,
+    inputs: dict[str, Path],
+) -> None:
+    """Write the store that `write_relevance` would have made of all batches, from several stores.
+
+    Parameters
+    ----------
+    parts : sequence of (Path, batches)
+        A store, and for each batch of it, in its order, the rows that these captions have here.
+    folder, captions, attributes, params, inputs
+        As in `write_relevance`.
+    """
+    stores = [read_manifest(part, KIND, check_hashes=True) for part, _ in parts]
+    saturated = sum(manifest["saturated"] for manifest in stores)
+    _write(folder, captions, _stored(parts), saturated, attributes, params, inputs)
+
+
+def _stored(
+    parts: Sequence[tuple[Path, Sequence[npt.NDArray[np.int64]]]],
+) -> Iterator[tuple[npt.NDArray[np.int64], Fields]]:
+    """Yield the batches of several stores."""
+    for folder, batches in parts:
+        with h5py.File(folder / FILE, "r", locking=False) as file:
+            names = [name for name in file if name not in (*Captions._fields, "conservation")]
+            names += [f"conservation/{place}" for place in file.get("conservation", ())]
+            first = 0
+            for rows in batches:
+                some = slice(first, first := first + len(rows))
+                yield rows, {name: file[name][some] for name in names}
+
+
+def _write(
+    folder: Path,
+    captions: Captions,
+    batches: Iterable[tuple[npt.NDArray[np.int64], Fields]],
+    saturated: int,
+    attributes: dict[str, Any],
+    params: Any,
+    inputs: dict[str, Path],
+) -> None:
+    """Write what is stored of all captions; `saturated` values were cut before."""
     written = np.zeros(len(captions.image_ids), dtype=bool)
-    saturated = 0
     with atomic_path(folder / FILE) as temporary:
         with h5py.File(temporary, "w", locking=False) as file:
             file.attrs.update(attributes)
             for name, values in captions._asdict().items():
                 file[name] = values
-            for rows, explanation in batches:
-                fields = _fields(explanation, map_size)
-                for name, values in fields.items():
+            for rows, fields in batches:
+                for name, values in sorted(fields.items()):  # the file is laid out in this order
                     if not np.isfinite(values).all():
                         images = captions.image_ids[rows].tolist()
                         raise CapscopeError(
@@ -155,7 +212,7 @@ def write_relevance(
     )
 
 
-def _fields(explanation: Explanation, map_size: int) -> dict[str, npt.NDArray[np.float32]]:
+def _fields(explanation: Explanation, map_size: int) -> Fields:
     """Return what is stored of an explanation, by name."""
     fields = {"grid": explanation.grid}
     if explanation.words is not None:
@@ -169,7 +226,7 @@ def _fields(explanation: Explanation, map_size: int) -> dict[str, npt.NDArray[np
     return {name: tensor.numpy() for name, tensor in fields.items()}
 
 
-def _shape(name: str, values: npt.NDArray[np.float32], captions: Captions) -> tuple[int, ...]:
+def _shape(name: str, values: npt.NDArray[Any], captions: Captions) -> tuple[int, ...]:
     """Return the shape of a dataset; words are padded to the longest caption."""
     count, longest = captions.word_ids.shape
     if name == "boxes":

@@ -17,9 +17,9 @@ from capscope.features.device import arithmetic, compute_device, moved, placed
 from capscope.features.fields import Field
 from capscope.features.grid import GridExtractor, build_extractor
 from capscope.features.job import plan_job, reading_threads
-from capscope.features.shards import Shard
 from capscope.features.store import create_store
 from capscope.files import MANIFEST
+from capscope.shards import Shard
 
 SCALE_IMAGES = 256
 

@@ -17,9 +17,9 @@ from capscope.features.extract import left
 from capscope.features.extractor import build_detector
 from capscope.features.fields import Field
 from capscope.features.job import plan_job, reading_threads
-from capscope.features.shards import Shard
 from capscope.features.store import create_region_store
 from capscope.files import MANIFEST
+from capscope.shards import Shard
 
 
 def extract_regions(

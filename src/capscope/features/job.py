@@ -15,15 +15,9 @@ from capscope.data.karpathy import SKIPPED_FILE, write_skipped
 from capscope.errors import CapscopeError
 from capscope.features.device import chosen_precision, compute_device
 from capscope.features.fields import Field
-from capscope.features.shards import (
-    SHARD_KIND,
-    Shard,
-    join_shards,
-    open_shards,
-    remove_shards,
-    shard_folder,
-)
+from capscope.features.shards import ALIKE, SHARD_KIND, SHARDS_FOLDER, join_shards, shard_folder
 from capscope.files import MANIFEST, digest, read_manifest, sha256_of, software, write_manifest
+from capscope.shards import Shard, check_shards, open_shards, remove_shards
 
 KIND = "features"
 
@@ -102,6 +96,8 @@ class Job:
             skipped=len(self.skipped),
             **facts,
         )
+        if self.shard is None:  # of a number of jobs that was given up
+            remove_shards(self.folder / SHARDS_FOLDER)
 
 
 def plan_job(
@@ -129,6 +125,11 @@ def plan_job(
     starts: Sequence[int] = range(0, len(dataset.images), size)
     chunks = [dataset.images[start : start + size] for start in starts]
     if shard is not None:
+        if len(chunks) < shard.of:
+            raise CapscopeError(
+                f"{shard.of} shards, but the images fill {len(chunks)} batches only: lower the "
+                "number of shards or the batch size"
+            )
         chunks = list(shard.part(chunks))
     skipped: tuple[Skipped, ...] = ()
     if policy == "skip":
@@ -155,23 +156,20 @@ def gather_features(
     params: Mapping[str, Any],
     kind: str,
     trained: Mapping[str, Path | None],
+    count: int,
 ) -> None:
-    """Join the ``features.shards`` shards in `out` to the store that one job would have made.
+    """Join the `count` shards in `out` to the store that one job would have made.
 
     Raises
     ------
     CapscopeError
         Naming the shard that is missing, damaged, or made with other parameters or data.
     """
-    manifests = open_shards(out, params["features"]["shards"])
+    manifests = open_shards(out / SHARDS_FOLDER, count, SHARD_KIND, ALIKE)
     expected, inputs = _params(kind, params), _inputs(data_dir, trained)
-    hashes = {name: sha256_of(path) for name, path in inputs.items()}
     if "precision" in expected:  # that of the shards; this job may run on another machine
         expected["precision"] = manifests[0]["params"].get("precision")
-    if manifests[0]["params"] != expected:
-        raise CapscopeError(f"the shards of {out} were made with other parameters: run them again")
-    if manifests[0]["inputs"] != hashes:
-        raise CapscopeError(f"the shards of {out} were made from other data: run them again")
+    check_shards(out / SHARDS_FOLDER, manifests[0], expected, inputs)
     (out / MANIFEST).unlink(missing_ok=True)
     join_shards(out, manifests)
     write_manifest(
@@ -183,7 +181,7 @@ def gather_features(
         images=sum(manifest["images"] for manifest in manifests),
         skipped=sum(manifest["skipped"] for manifest in manifests),
     )
-    remove_shards(out)
+    remove_shards(out / SHARDS_FOLDER)
 
 
 def reading_threads() -> int:

@@ -15,7 +15,17 @@ from importlib import metadata
 from pathlib import Path
 
 from capscope.errors import CapscopeError
-from capscope.files import write_text
+from capscope.files import cache_folder, write_text
+from capscope.params import expand_path
+
+
+def placed(setting: str, name: str = "") -> Path:
+    """Return a folder of the parameters; ``auto`` is `name` below `cache_folder`.
+
+    Where the cache is belongs to a machine, so it is no part of what results are made from; and
+    ``params.yaml`` cannot name a variable, which `dvc exp run` would expand.
+    """
+    return cache_folder() / name if setting == "auto" else expand_path(setting)
 
 
 @dataclass(frozen=True)

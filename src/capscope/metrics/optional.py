@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from capscope.data.annotations import Dataset, Image
+from capscope.metrics.cache import placed
 from capscope.metrics.rows import Row, splits_of
 from capscope.metrics.statistics import Measure, average
 from capscope.metrics.task import Task, Texts, UnavailableError, not_computed
 from capscope.metrics.tokenized import Tokenizer, regroup
-from capscope.params import expand_path
 
 Measures = dict[str, Measure]
 Settings = Mapping[str, Any]
@@ -71,7 +71,7 @@ def _task(
     references = [image.references for image in images]
     said = [row.captions.texts for row in rows if row.captions.texts]
     flat = [text for image in references for text in image]
-    cache = expand_path(settings["cache"]) if settings["cache"] else None
+    cache = placed(settings["cache"]) if settings["cache"] else None
     tokenizer = Tokenizer(
         settings["tokenizer"], settings["parity"], float(settings["timeout"]), cache
     )
@@ -125,10 +125,11 @@ def _mean(rounds: Sequence[Measure]) -> Measure:
 
 def _spice(settings: Settings) -> tuple[Sequence[str], Callable[[], OptionalMetric]]:
     from capscope.metrics.spice import Spice
+    from capscope.metrics.spice_models import models_folder
 
     options = settings["spice_options"]
-    cache = expand_path(settings["cache"]) / "spice" if settings["cache"] else None
-    models = expand_path(options["models"])
+    cache = placed(settings["cache"]) / "spice" if settings["cache"] else None
+    models = models_folder(options)
     limits = {"memory_gb": options["memory_gb"], "timeout": options["timeout"]}
     return Spice.names, lambda: Spice(models, cache=cache, **limits)
 

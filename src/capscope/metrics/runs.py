@@ -13,6 +13,7 @@ from capscope.data.annotations import SPLITS, Dataset, Image, open_dataset
 from capscope.data.tokens import tokenize
 from capscope.errors import CapscopeError
 from capscope.files import check_file, read_json, record_of, write_manifest
+from capscope.metrics.cache import placed
 from capscope.metrics.corpus import open_corpus
 from capscope.metrics.evaluate import CaptionScorer, leave_one_out
 from capscope.metrics.meteor import LONGEST, Meteor
@@ -22,7 +23,6 @@ from capscope.metrics.rows import HUMAN, Captions, Row, signature_text
 from capscope.metrics.statistics import Measure, average
 from capscope.metrics.tokenized import Tokenizer, regroup
 from capscope.metrics.truth import ObjectTruth, read_truth
-from capscope.params import expand_path
 
 
 def evaluate_runs(
@@ -65,8 +65,9 @@ def seal_scores(
     for run_dir in run_dirs:
         for path in sorted((run_dir / "decoded").glob("*.json")):
             inputs[path.as_posix()] = record_of(path)
+    chosen = {key: value for key, value in params["metrics"].items() if key != "cache"}
     drawn = {key: params["benchmarks"][key] for key in ("bootstrap", "seed")}
-    write_manifest(out, "scores", params={"metrics": params["metrics"], **drawn}, inputs=inputs)
+    write_manifest(out, "scores", params={"metrics": chosen, **drawn}, inputs=inputs)
 
 
 def score(
@@ -93,7 +94,7 @@ def score(
     """
     decoded = {run.split for run in runs}
     splits = {split: dataset.split(split) for split in SPLITS if split in decoded}
-    cache = expand_path(settings["cache"]) if settings["cache"] else None
+    cache = placed(settings["cache"]) if settings["cache"] else None
     timeout, backend = float(settings["timeout"]), settings["backend"]
     corpus = open_corpus(settings["frequencies"], dataset)
     tokenizer = Tokenizer(settings["tokenizer"], settings["parity"], timeout, cache)

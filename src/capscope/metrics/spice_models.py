@@ -5,18 +5,25 @@ from __future__ import annotations
 import shutil
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from capscope.data.download import download, free_space
 from capscope.errors import CapscopeError
 from capscope.files import atomic_path, read_manifest, write_manifest
+from capscope.metrics.cache import placed
 from capscope.metrics.task import UnavailableError
 
 ARCHIVE = "stanford-corenlp-full-2015-12-09.zip"
 JARS = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 KIND = "spice-models"
 _UNPACKED = 420_000_000  # bytes of both jars
+
+
+def models_folder(options: Mapping[str, Any]) -> Path:
+    """Return the folder of both jars, by ``metrics.spice_options`` of the parameters."""
+    return placed(options["models"], "corenlp-3.6.0")
 
 
 def fetch_spice_models(

@@ -24,7 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
         "parity": False,
         "frequencies": "references",
         "timeout": 300,
-        "cache": "${CAPSCOPE_CACHE:-~/.cache/capscope}",
+        "cache": "auto",
     },
     "benchmarks": {"bootstrap": 1000, "seed": 1},
 }

@@ -12,15 +12,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from capscope.decoding.sampling import NotFiniteError
 from capscope.errors import CapscopeError
-from capscope.features.device import compute_device
-from capscope.features.visual import Features, FeatureSource
+from capscope.features.device import chosen_device, on_device
+from capscope.features.visual import FeatureSource
 from capscope.models.captioner import Captioner
 from capscope.models.layers.product import fastest_products
 from capscope.training.batches import Rows
@@ -77,7 +75,7 @@ class Computation:
                 f"`torchrun --standalone --nproc-per-node {processes} --no-python capscope train "
                 "...`, or set training.processes"
             )
-        device = compute_device() if section["device"] == "auto" else PROCESSOR
+        device = chosen_device(section["device"])
         options = {key: section[key] for key in ("accumulate", "precision", "compile")}
         return cls(**options, device=device, team=team)
 
@@ -90,7 +88,7 @@ class Computation:
 
     def source(self, source: FeatureSource) -> FeatureSource:
         """Return a source whose features are on the device."""
-        return source if self.device.type == "cpu" else _Placed(source, self.device)
+        return on_device(source, self.device)
 
     def gradients(self, stage: Stage, batch: Rows, parameters: Sequence[Tensor]) -> Measured:
         """Compute the gradients of a batch; a loss that is not a number is returned as NaN."""
@@ -163,18 +161,3 @@ def _whole(stage: Stage, batch: Rows, arithmetic: AbstractContextManager[object]
 
 PLAIN = Computation()
 """One process, whole batches, float32, on the processor."""
-
-
-class _Placed:
-    """A source of features that moves them to a device."""
-
-    def __init__(self, source: FeatureSource, device: torch.device) -> None:
-        self.source, self.device = source, device
-
-    def rows(self, ids: Sequence[int] | NDArray[Any] | Tensor) -> NDArray[np.int64]:
-        """Return where images are."""
-        return self.source.rows(ids)
-
-    def read(self, ids: Sequence[int] | NDArray[Any] | Tensor) -> Features:
-        """Return the features of images, on the device."""
-        return self.source.read(ids).to(self.device)
