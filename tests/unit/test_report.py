@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -260,6 +261,15 @@ def test_the_headline_stands_beside_what_to_compare_it_with(results):
     assert numbers["colour accuracy"] == ("no such words", "")
     assert numbers["LRP noun hit"] == ("0.90", "(attention 0.70; random_decoder 0.10)")
     assert "LRP noun choice" in as_text(found)
+
+
+def test_the_headline_of_several_runs_is_a_table(results):
+    found = read_results(*results)
+    other = replace(found.runs[0], stage="scst")
+    lines = as_text(replace(found, runs=[found.runs[0], other])).splitlines()
+    assert lines[0].split()[:3] == ["scenes,", "test", "CIDEr"]
+    assert [line.split()[0] for line in lines[1:]] == ["human", "gridtd", "gridtd"]
+    assert len({len(line) for line in lines}) == 1
 
 
 @pytest.mark.slow

@@ -85,7 +85,7 @@ rule evaluate:
         "results/{dataset}/logs/evaluate.tsv"
     conda:
         "../../envs/capscope.yaml"
-    threads: 2
+    threads: 1
     resources:
         gpu=1 if LEARNED else 0,
         mem_mb=by_attempt(4000 + 1000 * SPICE["memory_gb"] * config["metrics"]["spice"]),

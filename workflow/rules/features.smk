@@ -101,7 +101,7 @@ rule train_detector:
     priority: FEATURES_FIRST
     conda:
         "../../envs/capscope.yaml"
-    threads: 2
+    threads: 1
     resources:
         gpu=1,
         mem_mb=by_attempt(4000),
@@ -131,7 +131,7 @@ rule extract_regions:
     priority: FEATURES_FIRST
     conda:
         "../../envs/detectron2.yaml" if WITH_DETECTRON2 else "../../envs/capscope.yaml"
-    threads: 2
+    threads: 1
     resources:
         gpu=one_gpu,
         mem_mb=by_attempt(4000),

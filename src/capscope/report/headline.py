@@ -30,13 +30,35 @@ def headline(results: Results, split: str = "test") -> dict[str, list[Number]]:
 
 
 def as_text(results: Results) -> str:
-    """Return the headline for the terminal."""
+    """Return the headline for the terminal: of one run in full, of several as a table."""
+    found = headline(results)
+    if len(found) > 1:
+        return _table(results, found)
     lines = []
-    for run, numbers in headline(results).items():
+    for run, numbers in found.items():
         lines.append(f"{results.dataset}, test: {run}")
         width = max(len(number.name) for number in numbers)
         lines += [f"  {n.name.ljust(width)}  {n.value}  {n.beside}".rstrip() for n in numbers]
     return "\n".join(lines)
+
+
+def _table(results: Results, found: dict[str, list[Number]], split: str = "test") -> str:
+    """Return a row for each run, and one for the references scored against one another."""
+    columns = list(dict.fromkeys(number.name for numbers in found.values() for number in numbers))
+    rows = results.captions
+    human = rows[(rows["split"] == split) & (rows["system"] == "human")]
+    human = human.dropna(subset="value").set_index("metric")["value"]
+    known = {metric.replace("_", " "): f"{value:.2f}" for metric, value in human.items()}
+    cells = {"human": known} if known else {}
+    for run, numbers in found.items():
+        cells[run] = {number.name: number.value for number in numbers}
+    titles = [f"{results.dataset}, {split}", *columns]
+    lines = [[run, *(own.get(name, "-") for name in columns)] for run, own in cells.items()]
+    widths = [max(len(line[at]) for line in [titles, *lines]) for at in range(len(titles))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
+        for line in [titles, *lines]
+    )
 
 
 def _captions(results: Results, run: RunResults, split: str) -> list[Number]:
@@ -73,7 +95,7 @@ def _truth(results: Results, run: RunResults, split: str) -> list[Number]:
     numbers = []
     for resolution, name, measure in (
         ("pixels", "LRP noun hit", "hit"),
-        ("pooled", "LRP noun hit, pooled to the grid", "hit"),
+        ("pooled", "LRP noun hit, pooled", "hit"),
         ("pixels", "LRP noun choice", "choice"),
     ):
         if (resolution, "lrp", measure) not in values:
