@@ -41,12 +41,19 @@ SMALL: dict[str, Any] = {
     "dataset": {"scenes": {"size": 64, "train": 24, "val": 4, "test": 4, "shift": 4}},
     "features": {"grid": {"image_size": 64, "batch_size": 4}},
     "metrics": {"meteor": False, "tokenizer": "python", "cache": None},
+    "decoding": {"beam": 1, "max_length": 8},
     "explanations": {"explainers": ["lrp", "gradcam"], "controls": [], "batch_size": 1},
     "benchmarks": {"measures": ["ground_truth", "deletion", "hallucination", "conservation"]},
     "systems": {
         "gridtd": {
             "stages": ["xe"],
-            "xe": {"epochs": 3, "checkpoint_seconds": 0.001},
+            "xe": {
+                "epochs": 3,
+                "epoch_steps": 4,
+                "batch_size": 8,
+                "learning_rate": 0.05,  # so few steps must lead to words
+                "checkpoint_seconds": 0.001,
+            },
             "scst": {"epochs": 2, "checkpoint_seconds": 0.001},
             "lrp_xe": {"epochs": 2, "checkpoint_seconds": 0.001},
             "lrp_scst": {"epochs": 2, "checkpoint_seconds": 0.001},

@@ -27,11 +27,12 @@ long = pytest.mark.long
 
 def program(name, *arguments):
     """Run one of the programs beside this file; return what it prints."""
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, str(HERE / name), *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONPATH": path},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
