@@ -14,12 +14,6 @@ import yaml
 from capscope.params import merge
 
 ROOT = Path(__file__).resolve().parents[2]
-# Several batches to deal out to jobs, and a state to go on from after every step.
-DIVISIBLE = {
-    "decoding": {"batch_size": 2},
-    "explanations": {"batch_size": 1},
-    "systems": {"gridtd": {"xe": {"checkpoint_seconds": 0.001}}},
-}
 WORKFLOW = (
     "Snakefile",
     "workflow",
@@ -93,13 +87,21 @@ class Project:
 
 ONE_RUN = {
     "run_systems": ["gridtd"],
-    "systems": {"gridtd": {"stages": ["xe"]}},
+    "systems": {
+        "gridtd": {"stages": ["xe"], "xe": {"epoch_steps": 12, "checkpoint_seconds": 0.001}}
+    },
+    "decoding": {"batch_size": 2},
     "explanations": {
+        "images": 2,
+        "batch_size": 1,
         "explainers": ["lrp", "attention", "attention_lrp", "gradcam", "gradient_x_input"],
         "controls": ["feature_norm", "random_decoder", "initial_decoder"],
     },
 }
-"""What is enough to test orchestration."""
+"""What is enough to test orchestration.
+
+It has batches to deal out to several jobs, and a training with a state after each of its steps.
+"""
 
 
 def make_project(folder):
@@ -116,7 +118,7 @@ def make_project(folder):
         yaml.safe_load((ROOT / name).read_text("utf-8"))
         for name in ("params.yaml", "config/smoke.yaml")
     )
-    few = merge(merge(merge(params, smoke), ONE_RUN), DIVISIBLE)
+    few = merge(merge(params, smoke), ONE_RUN)
     (folder / "params.yaml").write_text(yaml.safe_dump(few, sort_keys=False))
     project = Project(folder)
     project.run("git", "init", "--quiet")
