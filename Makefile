@@ -15,9 +15,7 @@ export UV_HTTP_TIMEOUT ?= 300
 # Twenty-odd short jobs import PyTorch: let the first leave its bytecode for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Files that take minutes first, so that none of them is alone at the end.
-ALL_TESTS := -n $(CORES) --dist loadfile --no-loadscope-reorder \
-  tests/integration tests/unit tests/parity
+ALL_TESTS := -n $(CORES) --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo smoke test test-fast test-long coverage lint types docs format lock sync clean
 
