@@ -267,7 +267,7 @@ def test_the_headline_of_several_runs_is_a_table(results):
     found = read_results(*results)
     other = replace(found.runs[0], stage="scst")
     lines = as_text(replace(found, runs=[found.runs[0], other])).splitlines()
-    assert lines[0].split()[:3] == ["scenes,", "test", "CIDEr"]
+    assert lines[0].split()[:3] == ["toy,", "test", "CIDEr"]
     assert [line.split()[0] for line in lines[1:]] == ["human", "gridtd", "gridtd"]
     assert len({len(line) for line in lines}) == 1
 
