@@ -58,6 +58,8 @@ def test_every_table_leads_to_the_data_and_those_of_runs_to_their_runs(finished)
 def test_nothing_is_left_to_do_after_a_run(finished):
     assert finished.planned() == {}
     assert "Nothing to be done" in finished.snakemake().stdout
+    everything = finished.snakemake("--dry-run", "--forceall").stdout
+    assert "write_report" in everything, "without a target all is made"
 
 
 @pytest.mark.parametrize(
