@@ -18,7 +18,7 @@ from capscope.cli import capscope
 from capscope.data.image_folder import with_image_files
 from capscope.errors import CapscopeError
 from capscope.files import write_json
-from capscope.metrics.pairs import read_scores
+from capscope.metrics.pairs import ScoredRun, SplitScores, read_scores
 from capscope.metrics.results import read_references
 from capscope.report.comparison import write_comparison
 from capscope.report.histogram import Series, counted, difference_edges, histogram, score_edges
@@ -149,6 +149,29 @@ def test_the_page_stands_alone_and_escapes_what_captions_say(scores, dataset, tm
     assert shown == [2, 1, 0]  # by CIDEr: xe is better on 2 alone, scst most on 1
     equal = page[page.index('<section id="test-0-2">') : page.index('<section id="test-1-2">')]
     assert ">image " not in equal
+
+
+def test_of_many_runs_pairs_of_one_system_and_of_the_best_are_laid_out(dataset, tmp_path):
+    """Seven runs of three systems; the last has the best CIDEr."""
+    rng = np.random.default_rng(0)
+    names = ["a xe", "a scst", "a lrp_xe", "b xe", "b scst", "c xe", "c scst"]
+    runs = tuple(
+        ScoredRun(name, ("a cat",) * 4, {"CIDEr": 1.0 + k}, {"CIDEr": rng.random(4) + k})
+        for k, name in enumerate(names)
+    )
+    write_comparison([SplitScores("test", (0, 1, 2, 3), runs, {})], dataset, tmp_path / "p.html")
+    page = (tmp_path / "p.html").read_text()
+    shown = re.findall(r'<section id="test-(\d)-(\d)">', page)
+    same = [("0", "1"), ("0", "2"), ("1", "2"), ("3", "4"), ("5", "6")]
+    assert sorted(shown) == sorted([*same, *((str(k), "6") for k in range(5))])
+    note = page[page.index('id="test-distributions"') :]
+    note = note[: note.index("</p>")]
+    drawn = re.findall(r'class="swatch (run\d)"></i>([^<]+?) (?=<|$)', note)
+    assert [(colour, title.strip()) for colour, title in drawn] == [
+        ("run0", "c scst"),
+        ("run1", "b scst"),
+        ("run2", "a lrp_xe"),
+    ]
 
 
 def test_files_of_captions_are_compared_by_command(dataset, tmp_path):

@@ -52,5 +52,5 @@ def test_sources_of_a_word_are_stacked_and_segments_are_a_part_of_vision():
 def test_runs_without_segments_or_without_the_benchmark_are_drawn_as_they_are():
     plain = {key: SHARES[key] for key in ("vision", "language", "entropy")}
     _, _, kinds = drawn(run_of("gridtd", plain, "lrp"), run_of("other", {}))
-    assert [part.label for part in kinds.parts] == ["grid cells", "words before"]
+    assert [part.label for part in kinds.parts] == ["image", "words before"]
     assert drawn(run_of("other", {})) is None

@@ -5,47 +5,19 @@ import shutil
 import time
 
 import pytest
-from toy_results import HOSTILE, write_results
+from toy_results import HOSTILE
+from toy_site import RUNS, write_site
 
-from capscope.files import read_json, write_json, write_manifest
 from capscope.report.portrait import call
-from capscope.report.site import PAGES, write_report
+from capscope.report.site import PAGES
 
 pytestmark = pytest.mark.slow
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
 @pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("there is no chromium")
-    with playwright.sync_playwright() as session:
-        opened = session.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The report of two captioners on two images; the second says the words the other way round."""
-    tmp_path = tmp_path_factory.mktemp("site")
-    folder, published = write_results(tmp_path)
-    other = folder / "runs" / "base" / "xe" / "seed1"
-    shutil.copytree(folder / "runs" / "gridtd" / "xe" / "seed1", other)
-    info = read_json(other / "model.json") | {"system": "base"}
-    info["vocabulary"]["words"][1:4] = [HOSTILE, "cat", "a"]
-    write_json(other / "model.json", info)
-    write_manifest(other, "run", params={"x": 2})
-    for name in ("captions", "per_image"):
-        path = folder / "scores" / f"{name}.csv"
-        lines = path.read_text().splitlines()
-        more = [line.replace("gridtd", "base") for line in lines if "gridtd" in line]
-        path.write_text("\n".join([*lines, *more]) + "\n")
-    params = {"dataset": {"name": "toy", "reader": "scenes", "scenes": {}}, "report": {"images": 2}}
-    write_report(folder, published, params, tmp_path / "report")
-    return tmp_path / "report"
+    return write_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
@@ -94,7 +66,7 @@ def painted(tab, selector):
     ).json_value()
 
 
-@pytest.mark.parametrize("page", [*PAGES, "runs/gridtd_xe_seed1.html", "report.html"])
+@pytest.mark.parametrize("page", [*PAGES, f"runs/{RUNS[0]}.html", "report.html"])
 @pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (PHONE, "dark")])
 def test_pages_have_no_errors_and_no_barriers(visit, page, viewport, scheme):
     tab = visit(page, viewport, scheme)
@@ -193,12 +165,22 @@ def test_the_theme_is_switched_and_kept(visit):
 
 def test_tables_sort_by_numbers(visit):
     tab = visit("matrix.html")
-    tab.click(".matrix thead button >> nth=2")
-    values = tab.locator(".matrix tbody td[data-value]:nth-child(3)").evaluate_all(
+    tab.click("table[data-filters] thead button >> nth=2")
+    values = tab.locator("[data-filters] td[data-value]:nth-child(3)").evaluate_all(
         "all => all.map((cell) => Number(cell.dataset.value))"
     )
     assert values == sorted(values, reverse=True)
     assert tab.locator("th[aria-sort=descending]").count() == 1
+
+
+def test_rows_of_the_matrix_are_filtered_by_captioner_and_explainer(visit):
+    tab = visit("matrix.html")
+    assert tab.locator(".filters output").inner_text() == "6 of 6 rows"
+    tab.select_option(".filters [name=captioner]", "base xe (seed 1)")
+    tab.select_option(".filters [name=explainer]", "LRP")
+    assert tab.locator(".filters output").inner_text() == "1 of 6 rows"
+    shown = tab.locator("[data-filters] tbody tr:visible").all_inner_texts()
+    assert [text.split("\t")[:2] for text in shown] == [["base xe (seed 1)", "LRP"]]
 
 
 def test_print_shows_tables_whole(visit):

@@ -113,8 +113,8 @@ VOCABULARIES = [f"results/{DATASET}/vocabulary/{system}/manifest.json" for syste
 MODELS = [f"{run}/manifest.json" for run in RUNS]
 CAPTIONS = [f"{run}/decoded/{split}.json" for run in RUNS for split in SPLITS]
 SCORES = [f"results/{DATASET}/scores/captions.csv"]
-if len(RUNS) > 1:
-    SCORES.append(f"results/{DATASET}/scores/comparison.html")
+COMPARED = ["comparison"] if len(RUNS) > 1 else []  # a page of two or more runs
+SCORES += [f"results/{DATASET}/scores/{page}.html" for page in COMPARED]
 MEASURED = [f"{run}/benchmarks/{measure}.csv" for run in RUNS for measure in MEASURES]
 if config["benchmarks"]["latent_objects"]["table"]:
     MEASURED += [f"{run}/relevance/objects.csv" for run in RUNS]

@@ -3,6 +3,7 @@ rule write_report:
         data="results/{dataset}/data/manifest.json",
         scores="results/{dataset}/scores/captions.csv",
         measures=expand("{run}/benchmarks/{measure}.csv", run=RUNS, measure=MEASURES),
+        compared=expand("results/{{dataset}}/scores/{page}.html", page=COMPARED),
         published=PUBLISHED,
     output:
         page=report(
@@ -13,7 +14,7 @@ rule write_report:
         ),
         site=expand(
             "results/{{dataset}}/report/{page}.html",
-            page=["index", "matrix", "gallery", "runs", "tables"],
+            page=["index", "matrix", "gallery", "runs", "tables"] + COMPARED,
         ),
         parts=[
             directory("results/{dataset}/report/assets"),

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,21 @@ import numpy as np
 from capscope.data.annotations import Dataset
 from capscope.data.images import UnreadableImageError, read_image
 from capscope.files import write_text
+from capscope.metrics.pairs import compared
+from capscope.metrics.registry import metric
 from capscope.report.histogram import Series, difference_edges, histogram, score_edges
 from capscope.report.template import render
 
 if TYPE_CHECKING:
     from capscope.metrics.pairs import ScoredRun, SplitScores
+    from capscope.metrics.tables import Line
 
 THUMBNAIL = 200
 """Longer side of an image in pixels."""
 LEADING = ("CIDEr", "SPICE", "METEOR", "BLEU-4", "ROUGE-L")
 """Metrics by which images differ; the first that there is."""
+FEW = 5
+"""With so many runs, all pairs are laid out."""
 STATISTICS = ("images", "mean", "sd", "min", "25 %", "50 %", "75 %", "max")
 
 
@@ -60,6 +66,8 @@ class Pair:
     anchor: str
     first: str
     second: str
+    runs: list[tuple[str, str]]
+    """Title and colour."""
     lines: list[dict[str, str]]
     figures: list[tuple[str, str]]
     """Metric and SVG."""
@@ -79,7 +87,11 @@ class Part:
     overall: list[tuple[str, list[tuple[str, bool]]]]
     """Metric, and of humans and of each run its score and whether it is the best run's."""
     human: bool
+    all_pairs: bool
+    """Whether no pair is left out."""
     pairs: list[Pair]
+    drawn: list[tuple[str, str]]
+    """Title and colour of the runs in the distributions: of many, the best of each system."""
     figures: list[tuple[str, str]]
     described: list[tuple[str, str, list[str]]]
     """Metric, run and `STATISTICS`."""
@@ -119,21 +131,25 @@ def write_comparison(
 def _part(scores: SplitScores, dataset: Dataset, images: int) -> Part:
     names = scores.metrics
     leading = next((name for name in LEADING if name in names), names[0])
-    colours = {run.title: f"run{place % 6}" for place, run in enumerate(scores.runs)}
-    pairs = scores.pairs()
+    pairs, drawn = _shown(scores, leading), _leaders(scores, leading)
+    # Those that are drawn together differ in colour; the others share what is left.
+    order = [*drawn, *(run for run in scores.runs if run not in drawn)]
+    colours = {run.title: f"run{min(place, 5)}" for place, run in enumerate(order)}
     each = max(4, images // len(pairs))
     return Part(
         split=scores.split,
         images=len(scores.image_ids),
         leading=leading,
-        runs=list(colours.items()),
+        runs=[(run.title, colours[run.title]) for run in scores.runs],
         overall=list(_overall(scores)),
         human=bool(scores.human),
+        all_pairs=len(scores.runs) <= FEW,
         pairs=[
             _pair(scores, dataset, leading, colours, first, second, lines, each)
             for first, second, lines in pairs
         ],
-        figures=[(name, _distribution(scores, name, colours)) for name in names],
+        drawn=[(run.title, colours[run.title]) for run in drawn],
+        figures=[(name, _distribution(scores, name, colours, drawn)) for name in names],
         described=[
             (name, run.title, _described(run.scores[name])) for name in names for run in scores.runs
         ],
@@ -142,6 +158,7 @@ def _part(scores: SplitScores, dataset: Dataset, images: int) -> Part:
             "runs": [
                 {
                     "title": run.title,
+                    "colour": colours[run.title],
                     "captions": run.captions,
                     "scores": {name: _rounded(run.scores[name]) for name in names},
                 }
@@ -151,9 +168,23 @@ def _part(scores: SplitScores, dataset: Dataset, images: int) -> Part:
     )
 
 
+def _shown(scores: SplitScores, leading: str) -> list[tuple[ScoredRun, ScoredRun, list[Line]]]:
+    """Return the pairs that are laid out: of many runs, those of one system and those of the best.
+
+    The first word of a run's title is its system.
+    """
+    best = max(scores.runs, key=lambda run: np.nan_to_num(run.overall.get(leading, math.nan)))
+    few = len(scores.runs) <= FEW
+    return [
+        (first, second, compared(first, second, scores.metrics))
+        for first, second in combinations(scores.runs, 2)
+        if few or best in (first, second) or first.title.split()[0] == second.title.split()[0]
+    ]
+
+
 def _overall(scores: SplitScores) -> Iterator[tuple[str, list[tuple[str, bool]]]]:
     """Yield the table of scores over all images; the better of the runs are marked."""
-    directions = {line["metric"]: line["direction"] for line in scores.pairs()[0][2]}
+    directions = {name: metric(name).direction for name in scores.metrics}
     for name in scores.metrics:
         values = [run.overall.get(name, math.nan) for run in scores.runs]
         known = [value for value in values if not math.isnan(value)]
@@ -174,6 +205,8 @@ def _pair(
     lines: Sequence[Mapping[str, Any]],
     images: int,
 ) -> Pair:
+    if len(scores.runs) > FEW:  # then colours tell only the leaders apart
+        colours = {first.title: "run0", second.title: "run1"}
     places = [scores.runs.index(run) for run in (first, second)]
     key = "-".join(map(str, places))
     figures = []
@@ -199,6 +232,7 @@ def _pair(
         anchor=f"{scores.split}-{key}",
         first=first.title,
         second=second.title,
+        runs=[(run.title, colours[run.title]) for run in (first, second)],
         lines=[_line(line) for line in lines],
         figures=figures,
         better=better,
@@ -255,16 +289,29 @@ def picture_of(dataset: Dataset, image_id: int) -> str | None:
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def _distribution(scores: SplitScores, name: str, colours: Mapping[str, str]) -> str:
-    values = [run.scores[name] for run in scores.runs]
+def _leaders(scores: SplitScores, leading: str) -> list[ScoredRun]:
+    """Return the runs that a histogram can tell apart: of many, the best of each system."""
+    if len(scores.runs) <= FEW:
+        return list(scores.runs)
+    ranked = sorted(scores.runs, key=lambda run: -np.nan_to_num(run.overall.get(leading, math.nan)))
+    best: dict[str, ScoredRun] = {}
+    for run in ranked:
+        best.setdefault(run.title.split()[0], run)
+    return list(best.values())[:FEW]
+
+
+def _distribution(
+    scores: SplitScores, name: str, colours: Mapping[str, str], drawn: Sequence[ScoredRun]
+) -> str:
+    values = [run.scores[name] for run in drawn]
     series = [
         Series(
             run.title,
             run.scores[name],
             colours[run.title],
-            {"split": scores.split, "metric": name, "runs": str(place)},
+            {"split": scores.split, "metric": name, "runs": str(scores.runs.index(run))},
         )
-        for place, run in enumerate(scores.runs)
+        for run in drawn
     ]
     return histogram(f"{name} of single images", series, score_edges(name, values))
 

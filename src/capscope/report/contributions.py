@@ -80,7 +80,7 @@ def _sources(by_kind: dict[str, pd.Series[float]]) -> Bars:
         for measure in ("vision", "segments", "language")
     )
     parts = [
-        Part("grid cells", "one", (vision - segments).tolist()),
+        Part("grid cells" if segments.any() else "image", "one", (vision - segments).tolist()),
         Part("segments", "three", segments.tolist()),
         Part("words before", "two", language.tolist()),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pandas as pd
@@ -106,15 +106,59 @@ def matrix_grids(evidence: Evidence) -> Iterator[dict[str, Any]]:
                 lines.append(
                     {
                         "captioner": f"{row.system} {row.stage} (seed {row.seed})",
-                        "system": row.system,
-                        "stage": row.stage,
                         "explainer": evidence.title(str(row.explainer)),
                         "control": bool(row.control),
                         "cells": cells,
                     }
                 )
         if lines:
-            yield {"split": split, "columns": columns, "rows": lines}
+            yield {
+                "split": split,
+                "columns": columns,
+                "rows": lines,
+                "best": _best(evidence, str(split)),
+                "means": _means(evidence, rows, columns),
+            }
+
+
+def _best(evidence: Evidence, split: str) -> str:
+    """Return the title of the run with the best CIDEr, which is what is looked at first."""
+    scores = evidence.results.captions
+    scores = scores[(scores["split"] == split) & (scores["metric"] == "CIDEr")]
+    values = {_name(row): row["value"] for row in scores.to_dict("records")}
+    return max(evidence.results.runs, key=lambda run: values.get(run.name, -1.0)).title
+
+
+def _means(
+    evidence: Evidence, rows: pd.DataFrame, columns: Sequence[Column]
+) -> list[dict[str, Any]]:
+    """Return a line for each explainer: the mean over captioners of every column, shaded."""
+    values = rows.groupby(["explainer", *KEYS], sort=False)["value"].mean()
+    lines = []
+    controls = dict(zip(rows["explainer"], rows["control"], strict=True))
+    for name, control in sorted(controls.items(), key=lambda item: bool(item[1])):
+        cells = []
+        for column in columns:
+            of_column = values.xs(column[1:5], level=KEYS).dropna()
+            cells.append(_mean_cell(of_column, str(name), column.direction))
+        if any(cells):
+            title = evidence.title(str(name))
+            lines.append({"explainer": title, "control": bool(control), "cells": cells})
+    return lines
+
+
+def _mean_cell(values: pd.Series, name: str, direction: str) -> dict[str, str] | None:
+    if name not in values:
+        return None
+    least, most, value = values.min(), values.max(), values[name]
+    share = (value - least) / ((most - least) or 1.0)
+    share = 1 - share if direction == "lower" else share
+    texts = {
+        "value": f"{value:.6f}",
+        "text": f"{round(value, 2) + 0.0:.2f}",
+        "share": f"{share:.2f}",
+    }
+    return texts | {"interval": ""}
 
 
 def _shaded(rows: pd.DataFrame, column: Column) -> dict[tuple[Any, ...], dict[str, str]]:

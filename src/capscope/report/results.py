@@ -14,6 +14,8 @@ from capscope.files import MANIFEST, check_file, read_json, read_manifest
 
 MODEL_FREE = frozenset({"random", "centre"})
 """Controls of the benchmarks that need no explainer."""
+STAGES = ("xe", "lrp_xe", "scst", "lrp_scst")
+"""Stages in the order of training; others follow by name."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def read_results(folder: Path, published: Path) -> Results:
         if row.system != "human"
     }
     runs = [_read_run(path.parent) for path in manifests]
+    runs.sort(key=lambda run: (run.system, _place(run.stage), run.seed))
     chosen = tuple(run for run in runs if (run.system, run.stage, str(run.seed)) in scored)
     if not chosen:
         raise CapscopeError(f"{folder} has no scored run: run `snakemake all`, or train first")
@@ -116,6 +119,11 @@ def read_results(folder: Path, published: Path) -> Results:
 def _reader(manifest: Path) -> str:
     """Return the reader that a data set's manifest names, nothing where there is none."""
     return str(read_json(manifest)["params"].get("reader", "")) if manifest.exists() else ""
+
+
+def _place(stage: str) -> tuple[int, str]:
+    """Return where a stage stands among others: in the order of training."""
+    return STAGES.index(stage) if stage in STAGES else len(STAGES), stage
 
 
 def _explained(run: Path) -> Iterator[Path]:

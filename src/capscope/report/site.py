@@ -34,20 +34,23 @@ from capscope.report.results import Results, RunResults, read_results
 from capscope.report.run_time import write_run_times
 from capscope.report.table import Table, write_table
 from capscope.report.tables import all_tables
-from capscope.report.template import ASSETS, asset, render
+from capscope.report.template import ASSETS, asset, render, with_pages
 
 PAGE, SINGLE = "index.html", "report.html"
 FOLDERS = ("assets", "gallery", "runs", "tables", "figures")
 ON_SINGLE_PAGE = 8
-"""Images of the gallery on the single page."""
+"""Images of the gallery on the single page, if they do not take more than this many bytes."""
+LARGEST = 6_000_000
 PAGES = {
     "index.html": "Results",
     "matrix.html": "Matrix",
     "gallery.html": "Gallery",
+    "comparison.html": "Comparison",
     "runs.html": "Runs",
     "tables.html": "Tables",
 }
-"""Pages of the site."""
+"""Pages of the site; a comparison is of two or more runs."""
+COMPARISON = "comparison.html"
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,10 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
     ]
     dataset = open_dataset(folder / "data", params)
     gallery = Gallery(results, dataset, params["report"]["images"])
-    kept = _write_gallery(gallery, out, ON_SINGLE_PAGE)
+    kept = _write_gallery(gallery, out)
+    compared = folder / "scores" / COMPARISON
+    (out / COMPARISON).unlink(missing_ok=True)
+    names = [name for name in PAGES if name != COMPARISON or compared.exists()]
     shared = [table for table in tables if not table.run and not _has_own_page(table)]
     values = {
         "dataset": results.dataset,
@@ -117,7 +123,10 @@ def write_report(folder: Path, published: Path, params: dict[str, Any], out: Pat
         "tests": tests,
         "parameters": json.dumps(_parameters(folder), indent=1),
     }
-    _write_site(out, values, evidence, pages, shared, kept)
+    _write_site(out, values, evidence, pages, shared, kept, names)
+    if COMPARISON in names:
+        links = _frame(PAGES[COMPARISON], COMPARISON, "", names)["links"]
+        write_text(out / COMPARISON, with_pages(compared.read_text("utf-8"), links))
     _write_single_page(out, values, evidence, pages, shared, gallery, kept)
     write_run_times(evidence.times, folder / "logs")
     _seal(folder, results, published, params["report"], out)
@@ -150,8 +159,9 @@ def _write_site(
     pages: Sequence[RunPage],
     tables: Sequence[Table],
     kept: Sequence[dict[str, Any]],
+    names: Sequence[str],
 ) -> None:
-    """Write the pages of the site and what they share."""
+    """Write the pages of the site and what they share; of those of `names`, all that are made."""
     for name in ASSETS:
         write_text(out / "assets" / name, asset(name))
     sample = kept[0] if kept else None
@@ -162,28 +172,29 @@ def _write_site(
             "sample": sample and sample["id"],
             "sample_word": sample and _striking(sample),
             "scripts": ["viewer.js"],
-            "data": [about, f"gallery/{sample['id']}.js"] if sample else [],
+            "data": [about] if sample else [],
         },
         "gallery.html": {"scripts": ["viewer.js", "gallery.js"], "data": [about, index]},
         "tables.html": {"tables": tables},
     }
-    for name, title in PAGES.items():
+    for name in names:
+        if name == COMPARISON:
+            continue
         section = "results.jinja" if name == PAGE else name.replace(".html", ".jinja")
         settings = {"scripts": [], "data": []} | own.get(name, {})
-        frame = _frame(title, name, "")
+        frame = _frame(PAGES[name], name, "", names)
         text = render("page.jinja", **values, **frame, **settings, section=section)
         write_text(out / name, text)
     for page in pages:
-        frame = _frame(page.run.title, "", "../")
+        frame = _frame(page.run.title, "", "../", names)
         own_values = vars(page) | {"scripts": [], "data": []}
         text = render("page.jinja", **values, **frame, **own_values, section="run.jinja")
         write_text(out / "runs" / f"{page.run.name}.html", text)
 
 
-def _frame(title: str, current: str, root: str) -> dict[str, Any]:
+def _frame(title: str, current: str, root: str, names: Sequence[str]) -> dict[str, Any]:
     links = [
-        {"url": root + name, "text": text, "current": name == current}
-        for name, text in PAGES.items()
+        {"url": root + name, "text": PAGES[name], "current": name == current} for name in names
     ]
     home = f"{root}{PAGE}"
     return {"title": title, "links": links, "home": home, "root": root, "single": False}
@@ -229,28 +240,32 @@ def _write_single_page(
     write_text(out / SINGLE, text)
 
 
-def _write_gallery(gallery: Gallery, out: Path, single: int) -> list[dict[str, Any]]:
+def _write_gallery(gallery: Gallery, out: Path) -> list[dict[str, Any]]:
     """Write a small script and a picture per image, and the list that is searched.
 
     Returns
     -------
     list of dict
-        The images for the single page, `single` of them evenly chosen, with their pictures.
+        The images for the single page, evenly chosen, with their pictures; one at least.
     """
     folder = out / "gallery"
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {round(k * len(gallery) / max(1, single)) for k in range(single)}
-    entries, kept = [], []
+    wanted = {round(k * len(gallery) / ON_SINGLE_PAGE) for k in range(ON_SINGLE_PAGE)}
+    entries: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
+    room = LARGEST
     images = tqdm(gallery, total=len(gallery), desc="gallery", unit="image")
     for number, (pixels, image) in enumerate(images):
         file = f"{image['id']}.webp"
         with atomic_path(folder / file) as temporary:
             temporary.write_bytes(picture(pixels, PICTURE))
         url = {"picture": f"gallery/{file}"}
-        write_text(folder / f"{image['id']}.js", call("image", image | url))
+        statement = call("image", image | url)
+        write_text(folder / f"{image['id']}.js", statement)
         entries.append(entry(image | url))
-        if number in wanted:
+        if number in wanted and (len(statement) <= room or not kept):
             kept.append(image | {"picture": picture_url(pixels, PICTURE)})
+            room -= len(statement)
     write_text(folder / "about.js", call("about", gallery.about()))
     write_text(folder / "index.js", call("list", entries))
     return kept

@@ -93,7 +93,9 @@ def latex(table: Table) -> str:
 
 def with_interval(row: Mapping[Hashable, Any], digits: int = 2) -> str:
     """Return a value and its 95 % interval, such as ``0.86 [0.83, 0.89]``; a dash for nothing."""
-    value, low, high = (f"{row[key]:.{digits}f}" for key in ("value", "low", "high"))
+    value, low, high = (
+        f"{round(row[key], digits) + 0.0:.{digits}f}" for key in ("value", "low", "high")
+    )
     if value == "nan":
         return "-"
     return f"{value} [{low}, {high}]" if "nan" not in (low, high) else value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -9,7 +11,7 @@ import jinja2
 
 from capscope import __version__
 
-ASSETS = ("site.css", "site.js", "viewer.js", "gallery.js")
+ASSETS = ("site.css", "theme.js", "site.js", "viewer.js", "gallery.js")
 """Files that the pages of a site share; a single page has them inside."""
 ALONE = {"single": True, "root": "", "home": "", "links": (), "subject": "", "title": "captions"}
 """What a page that needs no other file says of its surroundings, unless it says otherwise."""
@@ -17,6 +19,11 @@ ALONE = {"single": True, "root": "", "home": "", "links": (), "subject": "", "ti
 
 def render(template: str, **values: Any) -> str:
     """Fill a template of ``pages``; an undefined name is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(asset),
         autoescape=True,
@@ -25,7 +32,14 @@ def render(template: str, **values: Any) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.globals.update(ALONE, asset=asset, version=__version__)
-    return environment.get_template(template).render(**values)
+    return environment
+
+
+def with_pages(page: str, links: Sequence[Mapping[str, Any]]) -> str:
+    """Return a page that was written to stand alone, with links to the pages of a site."""
+    parts = _environment().get_template("parts.jinja").make_module()
+    head, found, rest = page.partition("</header>")
+    return f"{head}{parts.pages(links)}{found}{rest}" if found else page
 
 
 def asset(name: str) -> str:

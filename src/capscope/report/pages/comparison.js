@@ -38,10 +38,10 @@ const list = (bar) => {
     }
     const text = element("div");
     text.append(element("p", `image ${data.ids[k]}: ${v.toFixed(3)}`));
-    data.runs.forEach((run, place) => {
+    data.runs.forEach((run) => {
       const line = element("p");
       const key = element("i");
-      key.className = `swatch run${place % 6}`;
+      key.className = `swatch ${run.colour}`;
       key.title = run.title;
       line.append(key, `${run.captions[k]} `);
       const own = run.scores[metric][k];

@@ -1,12 +1,5 @@
-// Every page: the theme, and tables that are sorted by a click on a heading.
+// Every page: the theme, and tables that are sorted by a click on a heading and filtered.
 "use strict";
-const root = document.documentElement;
-const kept = {
-  get theme() { try { return localStorage.getItem("capscope-theme"); } catch { return null; } },
-  set theme(value) { try { localStorage.setItem("capscope-theme", value); } catch { /* a file */ } },
-};
-if (kept.theme) root.dataset.theme = kept.theme;
-
 document.addEventListener("DOMContentLoaded", () => {
   const toggle = document.querySelector(".theme");
   const isDark = () => root.dataset.theme
@@ -18,6 +11,7 @@ document.addEventListener("DOMContentLoaded", () => {
   });
   if (toggle) label();
   for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
+  for (const table of document.querySelectorAll("table[data-filters]")) makeFilters(table);
 });
 
 function makeSortable(table) {
@@ -42,4 +36,37 @@ function makeSortable(table) {
       table.tBodies[0].append(...rows);
     });
   });
+}
+
+// A select for each kind of row that a table names; rows of other kinds are hidden.
+function makeFilters(table) {
+  const rows = [...table.tBodies[0].rows];
+  const form = document.createElement("form");
+  form.className = "filters";
+  const count = document.createElement("output");
+  count.setAttribute("aria-live", "polite");
+  const selects = table.dataset.filters.split(" ").map((name) => {
+    const kinds = [...new Set(rows.map((row) => row.dataset[name]))];
+    const select = document.createElement("select");
+    select.name = name;
+    select.append(new Option("all", ""), ...kinds.map((kind) => new Option(kind, kind)));
+    select.value = table.dataset[name] ?? "";
+    const label = document.createElement("label");
+    const text = document.createElement("span");
+    text.textContent = name;
+    label.append(text, select);
+    form.append(label);
+    return select;
+  });
+  const filter = () => {
+    for (const row of rows) {
+      row.hidden = selects.some(({ name, value }) => value && row.dataset[name] !== value);
+    }
+    count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+  };
+  form.append(count);
+  form.addEventListener("input", filter);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  (table.closest(".wide") ?? table).before(form);
+  filter();
 }

@@ -189,7 +189,7 @@ const capscope = (() => {
     const mapOf = (c) => c.maps.find((map) => map.e === state.explainer) ?? null;
 
     const select = (label, options, value, pick) => {
-      const box = make("select", { onchange: (event) => pick(Number(event.target.value)) },
+      const box = make("select", { name: label.toLowerCase(), onchange: (event) => pick(Number(event.target.value)) },
         ...options.map(([number, text]) => make("option", { value: number }, text)));
       box.value = value;
       return make("label", {}, make("span", {}, label), box);
