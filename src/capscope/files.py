@@ -262,10 +262,14 @@ def read_manifest(folder: Path, kind: str, *, check_hashes: bool = False) -> dic
     return _checked(path, folder, kind, check_hashes)
 
 
-def check_file(path: Path, kind: str) -> None:
-    """Compare a product that is a single file with its manifest; files of others have none."""
-    if manifest_of(path).exists():
-        _checked(manifest_of(path), path, kind, check_hashes=True)
+def check_file(path: Path, kind: str) -> dict[str, Any]:
+    """Compare a product that is a single file with its manifest, and return that.
+
+    Files of others have none: nothing is compared or known.
+    """
+    if not manifest_of(path).exists():
+        return {}
+    return _checked(manifest_of(path), path, kind, check_hashes=True)
 
 
 def check_record(path: Path) -> dict[str, Any]:

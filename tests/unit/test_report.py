@@ -62,7 +62,7 @@ def test_a_reinforced_row_says_what_was_rewarded(results, tmp_path):
     page = report(results, tmp_path)
     assert "end token both, df training" in page
     table = (tmp_path / "out" / "tables" / "captions_test.csv").read_text().splitlines()
-    assert table[0].startswith("system,reward,CIDEr")
+    assert table[0].startswith("system,signature,CIDEr")
     assert any(line.startswith('gridtd scst (seed 1),"end token both') for line in table)
 
 
@@ -82,12 +82,12 @@ def test_seeds_and_object_words_of_a_reinforced_system_say_so_too(results, tmp_p
     report(results, tmp_path)
     tables = tmp_path / "out" / "tables"
     assert (tables / "seeds_test.csv").read_text().splitlines() == [
-        "system,seeds,reward,CIDEr",
+        "system,seeds,signature,CIDEr",
         "gridtd xe,2,-,2.500 ± 0.125",
         'gridtd scst,2,"df training, baseline greedy",2.600 ± 0.500',
     ]
     assert (tables / "object_words_test.csv").read_text().splitlines() == [
-        "words,system,reward,F1",
+        "words,system,signature,F1",
         "published list,gridtd xe (seed 1),-,0.500",
         'published list,gridtd scst (seed 1),"df training, baseline greedy",0.500',
     ]

@@ -94,7 +94,7 @@ def test_a_reinforced_row_carries_its_signature_everywhere(tables):
     text = "end token both, df training, baseline greedy"
     signed = {one["stage"] for one in tables.captions if one["signature"] == text}
     assert signed == {"scst"}
-    assert f"b scst seed 1: reward with {text}" in summary(ROWS, tables)
+    assert f"b scst seed 1: {text}" in summary(ROWS, tables)
     assert text in json.dumps(tables.to_json())
 
 
@@ -111,8 +111,10 @@ def test_a_reinforced_row_carries_its_signature_everywhere(tables):
         ),
     ],
 )
-def test_a_signature_is_one_line_and_only_of_rewards(signature, text):
+def test_a_signature_is_one_line_and_only_of_rewards_and_changed_captions(signature, text):
     assert signature_text(signature) == text
+    changed = f"{text}; repeated words said once".removeprefix("; ")
+    assert signature_text(signature, {"beam": 5, "collapse": True}) == changed
 
 
 def test_tables_are_written_with_their_header_even_if_there_is_nothing_to_compare(tmp_path):

@@ -24,7 +24,8 @@ class Captions:
     split: str
     texts: tuple[str, ...]
     signature: str = ""
-    """What the reward of a reinforced run was: end token, document frequencies, baseline."""
+    """What its scores depend on beyond the captioner: the reward of a reinforced run (end token,
+    document frequencies, baseline), and whether repeated words were said once."""
 
     @property
     def is_human(self) -> bool:
@@ -71,14 +72,15 @@ def systems_of(rows: Sequence[Row]) -> dict[tuple[str, str], list[int]]:
     return systems
 
 
-def signature_text(signature: Mapping[str, Any]) -> str:
-    """Return what a reinforced run was rewarded for in one line; nothing for other runs.
+def signature_text(signature: Mapping[str, Any], decoding: Mapping[str, Any] = {}) -> str:
+    """Return in one line what a reinforced run was rewarded for, and how its captions were changed.
 
     Such as ``end token both, df training, baseline greedy`` (Hu et al. 2023, arXiv 2305.12254, on
     why scores cannot be compared without it).
     """
+    changed = "repeated words said once" if decoding.get("collapse") else ""
     if "end_token" not in signature:
-        return ""
+        return changed
     parts = {
         "end token": signature["end_token"],
         "df": signature.get("df", signature.get("frequencies")),
@@ -88,4 +90,4 @@ def signature_text(signature: Mapping[str, Any]) -> str:
     text = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
     if weights["BLEU-4"]:
         text += ", reward " + " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
-    return text
+    return f"{text}; {changed}" if changed else text

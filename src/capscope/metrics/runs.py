@@ -124,12 +124,12 @@ def _flat(groups: Iterable[Sequence[str]]) -> list[str]:
 def _read_run(run_dir: Path, dataset: Dataset) -> Iterator[Captions]:
     """Yield the captions of each split that a run has decoded."""
     info = read_json(run_dir / "model.json")
-    signature = signature_text(info.get("signature") or {})
     files = sorted((run_dir / "decoded").glob("*.json"))
     if not files:
         raise CapscopeError(f"{run_dir / 'decoded'} holds no captions: run `capscope decode`")
     for path in files:
-        check_file(path, "captions")
+        decoding = check_file(path, "captions").get("params", {})
+        signature = signature_text(info.get("signature") or {}, decoding)
         captions = read_results(path)
         images = dataset.split(path.stem)
         check_ids([image.id for image in images], captions, str(path))

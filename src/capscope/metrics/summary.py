@@ -48,8 +48,8 @@ def _scores(split: str, rows: Sequence[Row]) -> list[str]:
             table.append([name, *(_cell(row, name) for row in part)])
         lines += [*_aligned(table), ""]
     signatures = {row.captions.title: row.captions.signature for row in rows}
-    rewarded = [f"{title}: reward with {text}" for title, text in signatures.items() if text]
-    return [*lines, *rewarded, *([""] if rewarded else [])]
+    signed = [f"{title}: {text}" for title, text in signatures.items() if text]
+    return [*lines, *signed, *([""] if signed else [])]
 
 
 def _seeds(lines: Sequence[Line]) -> list[str]:

@@ -38,15 +38,15 @@ def object_word_tables(results: Results) -> Iterator[Table]:
             f"Object words, {split}",
             "Whether captions use frequent object words where some reference does; means over the "
             "words. Over several seeds: mean ± standard deviation.",
-            _reward_first(pd.DataFrame(lines)).fillna("-"),
+            _signature_first(pd.DataFrame(lines)).fillna("-"),
             _definitions(rows),
         )
 
 
-def reward_of(rows: pd.DataFrame) -> dict[str, str]:
-    """Return the signature of a reinforced run's reward as a cell; nothing for other runs."""
+def signature_of(rows: pd.DataFrame) -> dict[str, str]:
+    """Return what scores depend on beyond the captioner as a cell, if it is anything."""
     signature = rows["signature"].iloc[0] if "signature" in rows else None
-    return {"reward": str(signature)} if pd.notna(signature) else {}
+    return {"signature": str(signature)} if pd.notna(signature) else {}
 
 
 def _lines(rows: pd.DataFrame, words: str) -> Iterator[dict[str, str]]:
@@ -56,7 +56,7 @@ def _lines(rows: pd.DataFrame, words: str) -> Iterator[dict[str, str]]:
         name = "human, leave-one-out" if human else f"{key[0]} {key[1]} (seed {key[2]})"
         values = dict(zip(group["metric"], group["value"], strict=True))
         cells = {m: f"{value:.3f}".replace("nan", "-") for m, value in values.items()}
-        yield {"words": words, "system": name, **reward_of(group)} | _under_headings(cells)
+        yield {"words": words, "system": name, **signature_of(group)} | _under_headings(cells)
 
 
 def _spreads(rows: pd.DataFrame, words: str) -> Iterator[dict[str, str]]:
@@ -65,12 +65,12 @@ def _spreads(rows: pd.DataFrame, words: str) -> Iterator[dict[str, str]]:
         name = f"{system} {stage} ({max(group['seeds'])} seeds)"
         values = group.set_index("metric")
         cells = {str(m): f"{v['mean']:.3f} ± {v['sd']:.3f}" for m, v in values.iterrows()}
-        yield {"words": words, "system": name, **reward_of(group)} | _under_headings(cells)
+        yield {"words": words, "system": name, **signature_of(group)} | _under_headings(cells)
 
 
-def _reward_first(cells: pd.DataFrame) -> pd.DataFrame:
-    """Put the column of rewards, if there is one, behind the systems."""
-    first = [name for name in ("words", "system", "reward") if name in cells]
+def _signature_first(cells: pd.DataFrame) -> pd.DataFrame:
+    """Put the column of signatures, if there is one, behind the systems."""
+    first = [name for name in ("words", "system", "signature") if name in cells]
     return cells[[*first, *(name for name in cells if name not in first)]]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from capscope.report.explanations import explanation_tables
-from capscope.report.object_words import is_of_words, object_word_tables, reward_of
+from capscope.report.object_words import is_of_words, object_word_tables, signature_of
 from capscope.report.published import NOT_COMPUTED, NOT_RUN, published_tables
 from capscope.report.results import Results
 from capscope.report.stages import stage_tables
@@ -33,15 +33,15 @@ def _captions(results: Results) -> list[Table]:
     scores = results.captions[~results.captions["metric"].map(is_of_words).astype(bool)]
     for split, rows in scores.groupby("split", sort=False):
         metrics = list(dict.fromkeys(rows["metric"]))
-        rewarded = "signature" in rows and bool(rows["signature"].notna().any())
+        signed = "signature" in rows and bool(rows["signature"].notna().any())
         lines = []
         for key, group in rows.groupby(["system", "stage", "seed"], sort=False, dropna=False):
             values = group.set_index("metric")
             human = key[0] == "human"
             name = "human, leave-one-out" if human else f"{key[0]} {key[1]} (seed {key[2]})"
             cells = {m: _score(values.loc[m]) if m in values.index else "-" for m in metrics}
-            reward = {"reward": group["signature"].iloc[0]} if rewarded else {}
-            lines.append({"system": name, **reward, **cells})
+            signature = {"signature": group["signature"].iloc[0]} if signed else {}
+            lines.append({"system": name, **signature, **cells})
         chance = rows.dropna(subset=["chance"]).drop_duplicates("metric").set_index("metric")
         if len(chance):
             cells = {m: f"{chance['chance'][m]:.3f}" if m in chance.index else "" for m in metrics}
@@ -61,14 +61,14 @@ def _seeds(results: Results) -> Iterator[Table]:
     several = several[~several["metric"].map(is_of_words).astype(bool)]
     for split, rows in several.groupby("split", sort=False):
         lines = []
-        rewarded = bool(rows["signature"].notna().any())
+        signed = bool(rows["signature"].notna().any())
         for (system, stage), group in rows.groupby(["system", "stage"], sort=False):
             values = group.set_index("metric")
             cells = {str(m): f"{v['mean']:.3f} ± {v['sd']:.3f}" for m, v in values.iterrows()}
             line = {"system": f"{system} {stage}", "seeds": str(max(group["seeds"]))}
-            if rewarded:
-                line["reward"] = "-"
-            lines.append(line | reward_of(group) | cells)
+            if signed:
+                line["signature"] = "-"
+            lines.append(line | signature_of(group) | cells)
         note = "Mean and standard deviation over seeds: what training anew changes."
         frame = pd.DataFrame(lines).fillna("-")
         yield Table(f"seeds_{split}", f"Captions over seeds, {split}", note, frame)
