@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from capscope.data.entries import read_entries
 from capscope.data.tokens import clean_text, clean_tokens, tokenize
 from capscope.errors import CapscopeError
-from capscope.files import read_json, read_manifest
+from capscope.files import read_manifest
 from capscope.params import expand_path
 
 SPLITS = ("train", "restval", "val", "test", "shift")
@@ -124,15 +126,24 @@ def read_karpathy(path: Path, image_root: Path, name: str, *, policy: str = "fai
         Naming the file and the image: not this layout, id missing or used twice, unknown split,
         path that leaves the image folder, and under ``fail`` an empty or missing reference.
     """
-    return parse_karpathy(read_json(path), path, image_root, name, policy=policy)
+    return _dataset(read_entries(path, "images"), path, image_root, name, policy)
 
 
 def parse_karpathy(
     loaded: Any, path: Path, image_root: Path, name: str, *, policy: str = "fail"
 ) -> Dataset:
     """Check a loaded Karpathy-layout JSON as `read_karpathy` does; `path` names it in errors."""
+    entries = loaded.get("images") if isinstance(loaded, dict) else None
+    if not isinstance(entries, list):
+        raise CapscopeError(f"{path} is not Karpathy-layout JSON: no list 'images'")
+    return _dataset(entries, path, image_root, name, policy)
+
+
+def _dataset(
+    entries: Iterable[Any], path: Path, image_root: Path, name: str, policy: str
+) -> Dataset:
     reader = _Reader(path, policy)
-    images = tuple(reader.read(loaded))
+    images = tuple(reader.read(entries))
     if not images:
         raise CapscopeError(f"{path} holds no usable image")
     return Dataset(name, image_root, images, tuple(reader.skipped), reader.cleaned)
@@ -182,10 +193,7 @@ class _Reader:
         self.skipped: list[Skipped] = []
         self.cleaned = 0
 
-    def read(self, loaded: Any) -> Iterator[Image]:
-        entries = loaded.get("images") if isinstance(loaded, dict) else None
-        if not isinstance(entries, list):
-            raise CapscopeError(f"{self.path} is not Karpathy-layout JSON: no list 'images'")
+    def read(self, entries: Iterable[Any]) -> Iterator[Image]:
         for number, entry in enumerate(entries):
             if not isinstance(entry, dict):
                 raise CapscopeError(f"{self.path}: images[{number}] is not an object")
@@ -225,7 +233,7 @@ class _Reader:
             text, tokens = self._sentence(sentence, f"{where}: sentences[{number}]")
             if tokens:
                 references.append(text)
-                all_tokens.append(tuple(tokens))
+                all_tokens.append(tuple(map(sys.intern, tokens)))  # a word is kept once
             else:
                 self._leave_out(image, f"reference {number} is empty")
         return tuple(references), tuple(all_tokens)
