@@ -84,4 +84,4 @@ lock:  ## Pin the newest allowed packages with their hashes (needs uv).
 
 clean:  ## Remove the environment and all results that the workflow made.
 	rm -rf $(VENV)
-	find results -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +
+	find results -mindepth 1 -maxdepth 1 ! -name published ! -name '*.csv' -exec rm -rf {} +

@@ -1,5 +1,6 @@
 """A workflow of its own for the tests: a copy of the rules, with the smoke parameters."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -129,12 +130,23 @@ def make_project(folder):
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory):
-    """A project whose workflow has run to its end; tests leave its results as they are."""
-    project = make_project(tmp_path_factory.mktemp("workflow") / "project")
-    project.log = project.snakemake("all").stdout
+    """A project whose workflow has run to its end; tests leave its results as they are.
+
+    Test processes that run side by side wait for the first of them, and take copies.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    made, log = shared / "finished", shared / "finished.log"
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not log.exists():
+            log.write_text(make_project(made).snakemake("all").stdout, "utf-8")
+    project = Project(tmp_path_factory.mktemp("workflow") / "project")
+    shutil.copytree(made, project.folder)
+    project.log = log.read_text("utf-8")
     return project
 
 
 def pytest_sessionfinish():
     """Write down what the long tests survived."""
-    reliability.write()
+    reliability.write_recorded()

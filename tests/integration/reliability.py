@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-TABLE = Path(__file__).resolve().parents[2] / "results" / "reliability.csv"
+RESULTS = Path(__file__).resolve().parents[2] / "results"
+TABLE, SOAK = RESULTS / "reliability.csv", RESULTS / "soak.csv"
 COLUMNS = ("fault", "of", "how", "survived", "tried")
 STEPS, WORKFLOW, EVENTS = "killed step", "killed Snakemake", "killed at a file"
 OBSTACLES, DAMAGED, HOSTILE = "obstacle", "damaged file", "hostile input"
@@ -37,20 +38,24 @@ def record(fault: str, outcomes: Iterable[tuple[str, str, bool]]) -> None:
         _recorded.append(dict(zip(COLUMNS, values, strict=True)))
 
 
-def write() -> None:
+def write_recorded() -> None:
     """Write the table, if all faults were tried in this run of the tests."""
-    if {line["fault"] for line in _recorded} != set(IN_WORDS):
-        return
-    with TABLE.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+    if {line["fault"] for line in _recorded} == set(IN_WORDS):
+        order = list(IN_WORDS)
+        write(TABLE, sorted(_recorded, key=lambda line: order.index(str(line["fault"]))))
+
+
+def write(path: Path, lines: Sequence[Mapping[str, object]]) -> None:
+    """Write lines as CSV."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]), lineterminator="\n")
         writer.writeheader()
-        for fault in IN_WORDS:
-            writer.writerows(line for line in _recorded if line["fault"] == fault)
+        writer.writerows(lines)
 
 
-def read() -> list[dict[str, str]]:
-    """Return the lines of the table."""
-    with TABLE.open(encoding="utf-8") as stream:
+def read(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a CSV."""
+    with path.open(encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
@@ -70,10 +75,21 @@ def as_markdown(lines: list[dict[str, str]]) -> str:
     return "\n".join(text) + "\n"
 
 
+def soak_as_markdown(lines: list[dict[str, str]]) -> str:
+    """Return memory and time of each step by number of images, as a table."""
+    steps = list(dict.fromkeys(line["step"] for line in lines))
+    text = [f"| images | {' | '.join(steps)} |", "|---" * (len(steps) + 1) + "|"]
+    for images in dict.fromkeys(line["images"] for line in lines):
+        own = [line for line in lines if line["images"] == images]
+        cells = (f"{line['memory_mb']} MB, {line['seconds']} s" for line in own)
+        text.append(f"| {int(images):,} | {' | '.join(cells)} |")
+    return "\n".join(text) + "\n"
+
+
 def _sum(lines: Iterable[dict[str, str]]) -> tuple[int, int]:
     pairs = [(int(line["survived"]), int(line["tried"])) for line in lines]
     return sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
 
 
 if __name__ == "__main__":
-    print(as_markdown(read()), end="")
+    print(as_markdown(read(TABLE)), soak_as_markdown(read(SOAK)), sep="\n", end="")
