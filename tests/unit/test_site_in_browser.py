@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 
 import pytest
 from toy_results import HOSTILE
@@ -201,11 +200,18 @@ def test_a_thousand_images_are_searched_at_once(browser, site, tmp_path):
     context = browser.new_context(viewport=DESK)
     tab = context.new_page()
     tab.goto((tmp_path / "site" / "gallery.html").as_uri())
-    assert tab.locator("#found li").count() == 1000
+    assert tab.locator("#count").inner_text() == "1000 of 1000 images"
+    assert tab.locator("#found li").count() < 200
     loaded = "[...document.images].filter((one) => one.complete && one.naturalWidth).length"
     assert tab.evaluate(loaded) < 100
-    started = time.perf_counter()
     tab.fill("[name=word]", "nothing says this")
     assert tab.locator("#found li").count() == 0
-    assert time.perf_counter() - started < 5
+    assert not tab.locator(".more").is_visible()
+    tab.fill("[name=word]", "")
+    for _ in range(40):
+        tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+        tab.wait_for_timeout(50)
+        if tab.locator("#found li").count() == 1000:
+            break
+    assert tab.locator("#found li").count() == 1000
     context.close()

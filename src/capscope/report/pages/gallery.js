@@ -8,7 +8,13 @@ document.addEventListener("DOMContentLoaded", () => {
   const count = document.querySelector("#count");
   const opened = document.querySelector("#opened");
   const codes = { right: "r", wrong: "w", hallucinated: "h" };
+  const AT_ONCE = 60;
   let first = null;
+  let rest = [];
+  const more = make("button", { type: "button", class: "more", onclick: grow }, "Show more");
+  results.after(more);
+  new IntersectionObserver(([seen]) => { if (seen.isIntersecting) grow(); },
+    { rootMargin: "800px" }).observe(more);
 
   known.runs.forEach((title, run) => form.run.append(make("option", { value: run }, title)));
   for (const split of new Set(known.list.map((entry) => entry.split))) {
@@ -43,7 +49,14 @@ document.addEventListener("DOMContentLoaded", () => {
     const found = known.list.map((entry) => [entry, match(entry, wanted)]).filter(([, hit]) => hit);
     first = found[0] ?? null;
     count.textContent = `${found.length} of ${known.list.length} images`;
-    results.replaceChildren(...found.map(([entry, [run, said, place]]) => {
+    results.replaceChildren();
+    rest = found;
+    grow();
+  }
+
+  // Cards are made as far as one has scrolled, so that a search takes the same time in any gallery.
+  function grow() {
+    results.append(...rest.slice(0, AT_ONCE).map(([entry, [run, said, place]]) => {
       const text = make("span", {}, ...said.flatMap((word, i) =>
         [i ? " " : "", i === place ? make("mark", {}, word) : word]));
       const parameters = new URLSearchParams({ image: entry.id, run });
@@ -52,6 +65,8 @@ document.addEventListener("DOMContentLoaded", () => {
         make("img", { src: entry.thumbnail, alt: "", loading: "lazy", decoding: "async",
           width: entry.size[0], height: entry.size[1] }), text));
     }));
+    rest = rest.slice(AT_ONCE);
+    more.hidden = !rest.length;
   }
 
   async function open() {
