@@ -43,6 +43,7 @@ rule build_vocabulary:
         "results/{dataset}/logs/vocabulary/{system}.log",
     benchmark:
         "results/{dataset}/logs/vocabulary/{system}.tsv"
+    priority: FEATURES_FIRST
     conda:
         "../../envs/capscope.yaml"
     params:
