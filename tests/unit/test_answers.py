@@ -17,6 +17,7 @@ from capscope.report.answers import (
     do_attention_weights_explain,
     does_a_second_flow_help,
     does_lrp_fine_tuning_help,
+    ranked,
     which_explainer,
 )
 from capscope.report.evidence import Column, Evidence
@@ -145,6 +146,14 @@ def test_the_explainer_that_finds_most_is_named_with_its_lead_and_cost(tmp_path:
     assert "takes 12.5 ms of CPU time; Grad-CAM, the cheapest of the others, 2.0 ms" in text
     assert answer.evidence["explainer"].tolist()[0] == "LRP"
     assert "random" not in answer.evidence["explainer"].tolist()
+
+
+def test_an_explainer_does_not_lead_because_it_fits_the_easy_captioners_alone() -> None:
+    hits = pd.DataFrame(
+        {"attention": [0.9, np.nan], "lrp": [0.95, 0.5], "gradcam": [0.4, 0.3]}, ["gridtd", "rnn"]
+    )
+    assert hits.mean().idxmax() == "attention"
+    assert ranked(hits) == ["lrp", "attention", "gradcam"]
 
 
 @pytest.mark.parametrize(

@@ -71,29 +71,29 @@ def which_explainer(evidence: Evidence) -> Answer:
     if hits.empty:
         needed = "it needs the benchmark ground_truth, and images whose objects are known"
         return _without_hits(evidence, name, question, needed)
-    means = hits.mean().sort_values(ascending=False)
+    order = ranked(hits)
     firsts = hits.idxmax(axis=1).value_counts()
-    best = str(means.index[0])
+    best, shared = order[0], hits[order[:2]].dropna()
     sentences = [
         f"{evidence.title(best)}: the strongest point of its map lies on the named object for "
-        f"{percent(means[best])} of nouns ({evidence.split} split, {_mean_over(hits)})"
+        f"{percent(shared[best].mean())} of nouns ({evidence.split} split, {_mean_over(shared)})"
     ]
-    if len(means) > 1:
-        second = str(means.index[1])
+    if len(order) > 1:
+        second = order[1]
         leads = [evidence.lead(PIXELS, best, second, run) for run in hits.index]
         ahead = sum(lead is not None and lead.is_ahead for lead in leads)
         sentences[0] += (
-            f", ahead of {evidence.title(second)} with {percent(means[second])}. It is first for "
-            f"{_of(int(firsts.get(best, 0)), len(hits))}; its lead over the second is more than "
-            f"chance for {_of(ahead, len(hits))} (paired test, p < {SIGNIFICANT})"
+            f", ahead of {evidence.title(second)} with {percent(shared[second].mean())}. It is "
+            f"first for {_of(int(firsts.get(best, 0)), len(hits))}; its lead over the second is "
+            f"more than chance for {_of(ahead, len(shared))} (paired test, p < {SIGNIFICANT})"
         )
     sentences[0] += "."
-    pooled = evidence.values(POOLED).mean().sort_values(ascending=False)
-    if len(pooled):
-        first = str(pooled.index[0])
+    pooled = evidence.values(POOLED)
+    if len(pooled.columns):
+        first = ranked(pooled)[0]
         sentences.append(
             "Summed over the cells of the grid, where a finer raster gives no lead, "
-            f"{evidence.title(first)} is first with {percent(pooled[first])}."
+            f"{evidence.title(first)} is first with {percent(pooled[first].mean())}."
         )
     verdict = evidence.title(best)
     controls = evidence.values(PIXELS, controls=True).mean().sort_values(ascending=False)
@@ -107,17 +107,30 @@ def which_explainer(evidence: Evidence) -> Answer:
         )
         if 2 * above <= len(hits):
             verdict += ", though too few words show that it is above controls"
-    sentences.append(_cost(evidence, best, [str(name) for name in means.index]))
+    sentences.append(_cost(evidence, best, order))
+    means = pooled.mean()
     figures = pd.DataFrame(
         {
-            "explainer": [evidence.title(str(name)) for name in means.index],
-            "hit, pixels": [f"{value:.2f}" for value in means],
-            "hit, pooled": [_number(pooled.get(name)) for name in means.index],
-            "first for": [f"{firsts.get(name, 0)} of {len(hits)}" for name in means.index],
-            "CPU ms a word": [_number(evidence.cost.get(name), 1) for name in means.index],
+            "explainer": [evidence.title(one) for one in order],
+            "hit, pixels": [f"{hits[one].mean():.2f}" for one in order],
+            "hit, pooled": [_number(means.get(one)) for one in order],
+            "first for": [f"{firsts.get(one, 0)} of {hits[one].count()}" for one in order],
+            "CPU ms a word": [_number(evidence.cost.get(one), 1) for one in order],
         }
     )
     return Answer(name, question, verdict, tuple(sentences), figures)
+
+
+def ranked(hits: pd.DataFrame) -> list[str]:
+    """Order explainers (columns) by how many others each beats, on captioners (rows) of both.
+
+    Not every explainer fits every captioner, so that means over all that each fits do not compare.
+    """
+    beaten = {
+        one: sum((hits[one] - hits[other]).mean() > 0 for other in hits if other != one)
+        for one in hits
+    }
+    return [str(one) for one in sorted(hits, key=lambda one: (-beaten[one], -hits[one].mean()))]
 
 
 def _without_hits(evidence: Evidence, name: str, question: str, needed: str) -> Answer:
