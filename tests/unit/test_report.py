@@ -14,7 +14,7 @@ from capscope.files import read_json, write_json, write_manifest
 from capscope.report.headline import as_text, headline
 from capscope.report.results import read_results
 from capscope.report.site import write_report
-from capscope.report.table import Table, latex, with_interval
+from capscope.report.table import Table, latex, markdown, with_interval
 from capscope.report.tables import all_tables
 
 
@@ -306,6 +306,42 @@ def test_a_latex_table_can_be_pasted_whatever_is_in_it():
     assert wide.count("{table*}") == 2
     assert r"\resizebox{\textwidth}{!}{%" in wide
     assert r"\end{tabular}}" in wide
+
+
+def test_every_latex_table_of_a_report_is_balanced_and_has_as_many_cells_in_each_line(
+    results, tmp_path
+):
+    """Without LaTeX at hand: what would stop it, and what would silently move a line."""
+    report(results, tmp_path)
+    files = sorted((tmp_path / "out" / "tables").glob("*.tex"))
+    assert len(files) > 5
+    for file in files:
+        text = file.read_text("utf-8")
+        bare = re.sub(r"\\[\\&%$#_{}]", "", text)  # without what is escaped
+        assert bare.count("{") == bare.count("}"), file
+        assert re.findall(r"\\begin\{(.*?)\}", text) == re.findall(r"\\end\{(.*?)\}", text)[::-1]
+        body = text[text.index("\\toprule") : text.index("\\bottomrule")]
+        counts = {
+            len(re.findall(r"(?<!\\)&", line))
+            for line in body.splitlines()
+            if line.endswith("\\\\")
+        }
+        assert len(counts) == 1, file
+        assert not re.search(r"^[\[*]", body, re.MULTILINE)
+        assert not re.search(r"(?<!\\)[#%]", body)
+        assert text.isascii() or not re.search(r"[±×−–↑↓]", text)
+
+
+def test_a_line_that_begins_with_a_bracket_is_no_option_of_the_line_before():
+    text = latex(
+        Table("t", "T", "n", pd.DataFrame([{"a": "1", "b": "2"}, {"a": "[0, 1]", "b": "*"}]))
+    )
+    assert "\n{}[0, 1] & * \\\\" in text
+
+
+def test_a_bar_in_a_cell_breaks_no_markdown_table():
+    cells = pd.DataFrame([{"a": "x | y", "b": 1}])
+    assert markdown(cells).splitlines()[2] == r"| x \| y | 1 |"
 
 
 def test_an_interval_is_left_out_where_there_is_none():

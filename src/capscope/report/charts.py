@@ -188,8 +188,8 @@ def _curves(panel: Curves) -> Iterator[str]:
         )
         if len(dots) == 1 or not (curve.thin or len(dots) > DOTTED):
             for x, y in dots:
-                at = f'cx="{x:.1f}" cy="{y:.1f}" r="2.6"'
-                yield f'<circle class="fill {curve.colour}" {at} fill="{hue}"/>'
+                circle = f'cx="{x:.1f}" cy="{y:.1f}" r="2.6"'
+                yield f'<circle class="fill {curve.colour}" {circle} fill="{hue}"/>'
 
 
 def _bars(panel: Bars) -> Iterator[str]:

@@ -50,8 +50,8 @@ class Differing:
     """An image of which two runs' captions differ."""
 
     image_id: int
-    picture: str | None
-    """Data URL; None where there is no image file."""
+    picture: tuple[str, int, int] | None
+    """Data URL, width and height; None where there is no image file."""
     said: tuple[Said, ...]
     others: str
     """The other scores, in one line."""
@@ -277,8 +277,8 @@ def _marked(words: Sequence[str], other: Sequence[str]) -> Iterator[tuple[str, b
             yield word, kind != "equal"
 
 
-def picture_of(dataset: Dataset, image_id: int) -> str | None:
-    """Return an image as a data URL; None where its file is missing or damaged."""
+def picture_of(dataset: Dataset, image_id: int) -> tuple[str, int, int] | None:
+    """Return an image as a data URL, and its size; None where its file is missing or damaged."""
     try:
         picture = read_image(dataset.path(dataset.by_id(image_id)))
     except UnreadableImageError:
@@ -286,7 +286,8 @@ def picture_of(dataset: Dataset, image_id: int) -> str | None:
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
     stream = io.BytesIO()
     picture.save(stream, format="WEBP", quality=82, method=4)
-    return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    url = "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+    return url, picture.width, picture.height
 
 
 def _leaders(scores: SplitScores, leading: str) -> list[ScoredRun]:

@@ -68,8 +68,9 @@ def _curve(chosen: pd.DataFrame, label: str, colour: str) -> Iterator[Curve]:
     places = [t for t in range(FIRST, LAST + 1) if f"position {t}" in chosen.index]
     if places:
         part = chosen.loc[[f"position {t}" for t in places]]
-        band = (part["low"].tolist(), part["high"].tolist()) if colour != "muted" else ((), ())
-        yield Curve(label, colour, places, part["value"].tolist(), *band, thin=colour == "muted")
+        behind = colour == "muted"
+        low, high = ([] if behind else part[side].tolist() for side in ("low", "high"))
+        yield Curve(label, colour, places, part["value"].tolist(), low, high, behind)
 
 
 def _sources(by_kind: dict[str, pd.Series[float]]) -> Bars:

@@ -133,14 +133,15 @@ def _means(
     evidence: Evidence, rows: pd.DataFrame, columns: Sequence[Column]
 ) -> list[dict[str, Any]]:
     """Return a line for each explainer: the mean over captioners of every column, shaded."""
-    values = rows.groupby(["explainer", *KEYS], sort=False)["value"].mean()
+    means = rows.groupby([*KEYS, "explainer"], sort=False)["value"].mean().dropna()
+    found = {column: means.loc[column[1:5]] for column in columns if column[1:5] in means.index}
     lines = []
     controls = dict(zip(rows["explainer"], rows["control"], strict=True))
     for name, control in sorted(controls.items(), key=lambda item: bool(item[1])):
-        cells = []
-        for column in columns:
-            of_column = values.xs(column[1:5], level=KEYS).dropna()
-            cells.append(_mean_cell(of_column, str(name), column.direction))
+        cells = [
+            _mean_cell(found[column], str(name), column.direction) if column in found else None
+            for column in columns
+        ]
         if any(cells):
             title = evidence.title(str(name))
             lines.append({"explainer": title, "control": bool(control), "cells": cells})

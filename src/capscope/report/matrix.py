@@ -76,7 +76,7 @@ def paired_tests(results: Results, resamples: int = RESAMPLES, seed: int = 1) ->
             for same, part in rows.groupby(by, sort=False):
                 if part[side].nunique() < 2:
                     continue
-                named = dict(zip(["split", *KEYS], key, strict=True))
+                named = {n: str(v) for n, v in zip(["split", *KEYS], key, strict=True)}
                 named |= {"compared": compared, "same": str(same)}
                 tables.append(_tests(part, side, resamples, seed).assign(**named))
     if not tables:

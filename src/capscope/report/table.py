@@ -61,7 +61,7 @@ def write_table(table: Table, folder: Path) -> None:
 
 def markdown(cells: pd.DataFrame) -> str:
     """Return the cells as a table of Markdown, which a bar in a cell does not break."""
-    lines = [list(cells.columns), ["---"] * len(cells.columns), *cells.itertuples(index=False)]
+    lines = [list(cells.columns), ["---"] * len(cells.columns), *cells.to_numpy().tolist()]
     texts = [[str(cell).replace("|", "\\|") for cell in line] for line in lines]
     return "".join(f"| {' | '.join(line)} |\n" for line in texts)
 
@@ -73,7 +73,7 @@ def latex(table: Table) -> str:
     columns = "".join(r"p{0.45\textwidth}" if one else "l" for one in wordy)
     head, *rows = (
         _line(" & ".join(_escaped(str(cell)) for cell in line))
-        for line in (table.cells.columns, *table.cells.itertuples(index=False))
+        for line in (list(table.cells.columns), *table.cells.to_numpy().tolist())
     )
     tabular = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", head, r"\midrule", *rows]
     tabular += [r"\bottomrule", r"\end{tabular}" + ("}" if wide else "")]

@@ -37,9 +37,8 @@ def _environment() -> jinja2.Environment:
 
 def with_pages(page: str, links: Sequence[Mapping[str, Any]]) -> str:
     """Return a page that was written to stand alone, with links to the pages of a site."""
-    parts = _environment().get_template("parts.jinja").make_module()
     head, found, rest = page.partition("</header>")
-    return f"{head}{parts.pages(links)}{found}{rest}" if found else page
+    return f"{head}{render('pages.jinja', links=links)}{found}{rest}" if found else page
 
 
 def asset(name: str) -> str:

@@ -87,7 +87,8 @@ class View:
         limits = np.array([limit_of(word, quantile) for word in found])
         signed = np.clip(found / limits.reshape(-1, *[1] * (found.ndim - 1)), -1, 1)
         steps = np.rint(127 * np.sign(signed) * np.abs(signed) ** STRENGTH)
-        return (MIDDLE + steps).astype(np.uint8)
+        levels: Bytes = (MIDDLE + steps).astype(np.uint8)
+        return levels
 
     def places(self) -> list[tuple[int, float]]:
         """Return for each word in which of `PLACES` most of its relevance is, and what share."""
