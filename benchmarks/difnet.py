@@ -22,9 +22,9 @@ from capscope.decoding.ended_beam import ended_beam_search
 from capscope.features.visual import Features
 from capscope.models import build
 from capscope.models.base import BaseTransformer
-from capscope.models.layers.product import fastest_products
 from capscope.relevance.alpha_beta import AlphaBeta
 from capscope.relevance.alpha_beta_reference import explain_by_loop
+from capscope.relevance.product import fastest_products
 from capscope.relevance.recursion_difnet import DIFNetLRP
 from capscope.training.batches import CaptionBatch
 from capscope.training.objectives import caption_log_probs, cross_entropy, self_critical_loss

@@ -28,7 +28,7 @@ ROOMS = {
     "models": FOUNDATION | {"data", "features", "relevance"},
     "importers": FOUNDATION | {"data", "features", "models", "pickled_data"},
     "metrics": FOUNDATION | {"data", "pickled_data"},
-    "decoding": FOUNDATION | {"data", "features", "models"},
+    "decoding": FOUNDATION | {"data", "features", "relevance", "models"},
     "training": FOUNDATION | {"data", "features", "relevance", "models", "decoding", "metrics"},
     "explain": FOUNDATION | {"data", "features", "relevance", "models", "decoding"},
     "benchmarks": FOUNDATION

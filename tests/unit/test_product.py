@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from capscope.models.layers import product as module
-from capscope.models.layers.product import product
 from capscope.relevance import operations as ops
+from capscope.relevance import product as module
+from capscope.relevance.alpha_beta import AlphaBeta, Matrix, Rows
+from capscope.relevance.product import product
 from capscope.relevance.rules import Rules
 
 
@@ -44,6 +45,18 @@ def test_double_precision_and_small_products_are_those_of_torch_to_the_bit(monke
     monkeypatch.setattr(module, "SMALLEST", 3 * 5 * 6 + 1)
     x, weight = x.float(), weight.float()
     assert torch.equal(product(x, weight), functional.linear(x, weight))
+
+
+@pytest.mark.parametrize("nonnegative", [True, False])
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+def test_relevance_by_alpha_beta_rules_takes_it_to_rounding(nonnegative, alpha):
+    torch.manual_seed(1)
+    layer, x, r = nn.Linear(7, 4), torch.randn(2, 3, 7), torch.randn(2, 6, 4)
+    x, rows = x.abs() if nonnegative else x, Rows.all(2, 3)
+    found = Matrix(layer, AlphaBeta(alpha))(x.double(), nonnegative).back(r, rows)
+    exact = AlphaBeta(alpha, carried=torch.float64)
+    right = Matrix(layer, exact)(x.double(), nonnegative).back(r.double(), rows)
+    assert float((found - right).abs().max()) < 1e-5 * float(right.abs().max())
 
 
 def test_nothing_goes_wrong_under_automatic_precision():

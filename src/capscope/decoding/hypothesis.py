@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from capscope.models.layers.product import fastest_products
+from capscope.relevance.product import fastest_products
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ from capscope.errors import CapscopeError
 from capscope.features.visual import Features
 from capscope.models.captioner import Captioner, Hidden, Memory, State, Step
 from capscope.models.layers.multi_head import attention_weights, masked_softmax
-from capscope.models.layers.product import product
 from capscope.models.layers.recurrent import RNN, SingleBiasLSTM, WordEmbedding
 from capscope.models.layers.shared_weight import SharedWeight
 from capscope.relevance import operations as ops
+from capscope.relevance.product import product
 
 WORD, CONTEXT = range(2)  # inputs of the cells
 

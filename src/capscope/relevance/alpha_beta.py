@@ -17,6 +17,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from capscope.relevance.product import product
+
 TINY = 1e-9
 """What divisors are kept from 0 by."""
 Over = Literal["sample", "batch"]
@@ -137,9 +139,14 @@ class Matrix:
         return self.carried.clamp(min=0)
 
     @cached_property
-    def pair(self) -> Tensor:
-        """[W, |W|] (O, 2 I)."""
-        return torch.cat([self.carried, self.absolute], 1)
+    def positive_back(self) -> Tensor:
+        """W+ (I, O), for the way back."""
+        return self.positive.t().contiguous()
+
+    @cached_property
+    def pair_back(self) -> Tensor:
+        """[W, |W|] (2 I, O), for the way back."""
+        return torch.cat([self.carried.t(), self.absolute.t()])
 
     def __call__(self, x: Tensor, nonnegative: bool = False) -> LinearPass:
         """Apply the layer to x (B, n, I), and remember what its rule needs."""
@@ -164,13 +171,13 @@ class LinearPass:
     @cached_property
     def sizes(self) -> Tensor:
         """The sums |x| |W| of products' absolute values."""
-        return self.x.abs() @ self.matrix.absolute.t()
+        return product(self.x.abs(), self.matrix.absolute)
 
     @cached_property
     def exciting(self) -> Tensor:
         """One over the sums of the products that excite."""
         if self.positive:
-            return inverse(self.x @ self.matrix.positive.t())
+            return inverse(product(self.x, self.matrix.positive))
         return inverse((self.product.to(self.x.dtype) + self.sizes) / 2)
 
     @cached_property
@@ -187,7 +194,7 @@ class LinearPass:
         """Return the relevance (B, P, I) of the input, from that of the output (B, P, O)."""
         shared = rows.times(r, self.exciting)
         if self.positive:
-            return rows.times(shared @ self.matrix.positive, self.x)
+            return rows.times(product(shared, self.matrix.positive_back), self.x)
         found = self._products(shared, rows, 1)
         alpha = self.matrix.rules.alpha
         if alpha == 1:
@@ -196,7 +203,7 @@ class LinearPass:
         return alpha * found - (alpha - 1) * against
 
     def _products(self, shared: Tensor, rows: Rows, sign: int) -> Tensor:
-        plain, absolute = (shared @ self.matrix.pair).chunk(2, -1)
+        plain, absolute = product(shared, self.matrix.pair_back).chunk(2, -1)
         return rows.times(plain, self.halves[0]) + sign * rows.times(absolute, self.halves[1])
 
 

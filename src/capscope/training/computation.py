@@ -20,7 +20,7 @@ from capscope.errors import CapscopeError
 from capscope.features.device import chosen_device, on_device
 from capscope.features.visual import FeatureSource
 from capscope.models.captioner import Captioner
-from capscope.models.layers.product import fastest_products
+from capscope.relevance.product import fastest_products
 from capscope.training.batches import Rows
 from capscope.training.stages.stage import Stage
 from capscope.training.team import ALONE, Team

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from capscope.models.layers.product import product
+from capscope.relevance.product import product
 
 Seen = list[tuple[Tensor, Tensor]]
 """Of each step: the gradient of its output (..., M, O) and its input (..., M, I)."""
