@@ -1,7 +1,8 @@
 """A Slurm of one node in a folder, with a munge and ports of its own.
 
 Of the system it touches one thing while it runs: /etc/slurm/slurm.conf is a link to its settings,
-because Snakemake takes SLURM_CONF from the environment of the jobs.
+because Snakemake takes SLURM_CONF from the environment of the jobs. A requeued job waits for as
+long as credentials hold (cred_expire), by default two minutes.
 """
 
 import getpass
@@ -22,7 +23,7 @@ SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=30
 SlurmctldPort={controller}
 SlurmdPort={daemon}
 SlurmctldPidFile={folder}/slurmctld.pid

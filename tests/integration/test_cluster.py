@@ -16,9 +16,9 @@ WITHOUT_ACCOUNTING = (
     "--slurm-init-seconds-before-status-checks=2",
 )
 DIVIDED = (
-    *("--set-scatter", "decode=3", "relevance=3", "measure=2"),
-    *("--groups", "prepare_data=prepared", "build_vocabulary=prepared", "decode_shard=captioned"),
-    *("--group-components", "captioned=3"),
+    *("--set-scatter", "decode=2", "relevance=2", "measure=2"),
+    *("--groups", "prepare_data=prepared", "build_vocabulary=prepared", "measure_shard=measured"),
+    *("--group-components", "measured=2"),
 )
 STATE = "results/smoke/runs/gridtd/xe/seed1/state"
 
@@ -95,7 +95,7 @@ def test_a_run_on_slurm_whose_jobs_are_killed_ends_with_the_same_tables(finished
     assert "Trying to restart job" in log, "the cancelled job was tried again"
     submissions = re.findall(r"has been submitted with SLURM jobid (\d+)", log)
     jobs = sum(map(int, re.findall(r"^total +(\d+)$", log, re.M)[:1]))
-    grouped = 1 + 2  # data and vocabulary are one submission, three shards of captions another
+    grouped = 1 + 1  # data and vocabulary are one submission, two shards of benchmarks another
     assert len(set(submissions)) == jobs - len(["all"]) - grouped + len([cancelled])
     assert project.outputs() == finished.outputs()
     assert project.planned() == {}, "a local snakemake has nothing left to do"
