@@ -133,7 +133,7 @@ def _means(
     evidence: Evidence, rows: pd.DataFrame, columns: Sequence[Column]
 ) -> list[dict[str, Any]]:
     """Return a line for each explainer: the mean over captioners of every column, shaded."""
-    means = rows.groupby([*KEYS, "explainer"], sort=False)["value"].mean().dropna()
+    means = rows.groupby([*KEYS, "explainer"])["value"].mean().dropna()
     found = {column: means.loc[column[1:5]] for column in columns if column[1:5] in means.index}
     lines = []
     controls = dict(zip(rows["explainer"], rows["control"], strict=True))
