@@ -1,5 +1,6 @@
 """DVC beside Snakemake: checkouts, changed parameters, experiments, remotes of two kinds."""
 
+import hashlib
 import json
 import os
 import re
@@ -70,6 +71,20 @@ def test_nothing_is_left_to_do_after_a_checkout(project, recorded):
     profile.write_text(profile.read_text("utf-8") + divided)
     assert project.planned() == {}, "how many jobs make a result is no part of it"
     assert "Nothing to be done" in project.run("snakemake", "all").stdout
+
+
+def test_a_damaged_file_in_what_dvc_keeps_is_found(project):
+    model = project.folder / "results/smoke/runs/gridtd/xe/seed1/model.safetensors"
+    content = model.read_bytes()
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    kept = project.folder / ".dvc/cache/files/md5" / found[:2] / found[2:]
+    kept.chmod(0o644)
+    kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    shutil.rmtree(project.folder / "results" / "smoke")
+    checked_out = project.run("dvc", "checkout", check=False)
+    verified = project.run("capscope", "verify", "results/smoke", check=False)
+    assert checked_out.returncode or "seed1/manifest.json && snakemake all" in verified.stdout
+    assert not model.exists() or verified.returncode == 1
 
 
 def test_a_parameter_changed_and_changed_back_runs_what_it_concerns_each_time(project, recorded):
