@@ -6,8 +6,8 @@ import subprocess
 import time
 
 import pytest
-from conftest import Project, make_project
 from one_node_slurm import BINARIES, OneNodeSlurm, install
+from project import Project, make_project
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 WITHOUT_ACCOUNTING = (

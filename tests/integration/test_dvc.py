@@ -12,7 +12,7 @@ import time
 
 import pytest
 import yaml
-from conftest import Project
+from project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import make_project
+from project import make_project
 from reliability import DAMAGED, EVENTS, OBSTACLES, STEPS, WORKFLOW, record
 
 HERE = Path(__file__).parent

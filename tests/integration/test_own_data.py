@@ -8,7 +8,7 @@ import pytest
 import torch
 import torchvision
 import yaml
-from conftest import ROOT, make_project
+from project import ROOT, make_project
 
 from capscope.data.scenes import write_scenes
 from capscope.files import read_json

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from project import ROOT
 from reliability import SOAK, write
 
 from capscope.data.annotations import Dataset, Image, karpathy_json

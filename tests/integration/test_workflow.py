@@ -11,7 +11,7 @@ from collections import Counter
 
 import pandas as pd
 import pytest
-from conftest import ROOT, Project
+from project import ROOT, Project
 
 from capscope.provenance import chain_of
 
