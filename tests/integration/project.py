@@ -90,6 +90,7 @@ ONE_RUN = {
     },
     "decoding": {"batch_size": 2},
     "explanations": {
+        "splits": None,
         "images": 2,
         "batch_size": 1,
         "explainers": ["lrp", "attention", "attention_lrp", "gradcam", "gradient_x_input"],

@@ -54,10 +54,14 @@ def _table(results: Results, found: dict[str, list[Number]], split: str = "test"
         cells[run] = {number.name: number.value for number in numbers}
     titles = [f"{results.dataset}, {split}", *columns]
     lines = [[run, *(own.get(name, "-") for name in columns)] for run, own in cells.items()]
-    widths = [max(len(line[at]) for line in [titles, *lines]) for at in range(len(titles))]
+    lines.insert(0, titles)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rest = widths[1:]
     return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-        for line in [titles, *lines]
+        "  ".join(
+            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], rest, strict=True))]
+        )
+        for line in lines
     )
 
 
