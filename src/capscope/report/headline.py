@@ -46,9 +46,11 @@ def _table(results: Results, found: dict[str, list[Number]], split: str = "test"
     """Return a row for each run, and one for the references scored against one another."""
     columns = list(dict.fromkeys(number.name for numbers in found.values() for number in numbers))
     rows = results.captions
-    human = rows[(rows["split"] == split) & (rows["system"] == "human")]
-    human = human.dropna(subset="value").set_index("metric")["value"]
-    known = {metric.replace("_", " "): f"{value:.2f}" for metric, value in human.items()}
+    human = rows[(rows["split"] == split) & (rows["system"] == "human")].dropna(subset="value")
+    known = {
+        metric.replace("_", " "): f"{value:.2f}"
+        for metric, value in zip(human["metric"], human["value"], strict=True)
+    }
     cells = {"human": known} if known else {}
     for run, numbers in found.items():
         cells[run] = {number.name: number.value for number in numbers}
