@@ -25,6 +25,8 @@ from capscope.training.loop import Trainer
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 PATIENCE = 30.0
 """Seconds in which a killed step must be gone, with all that it started."""
+TRIES = 50
+"""How often a step may end before its signal comes."""
 TRAINED = Path("trained.log")
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.chmod", "os.truncate"}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -35,9 +37,12 @@ def at_random(shop: Workshop, generator: random.Random, rounds: int) -> Iterator
     for turn in range(rounds):
         for place, name in enumerate(shop.steps):
             how = SIGNALS[(turn + place) % len(SIGNALS)]
-            child = at_work(shop, name, count_training_steps)
-            while not killed(child, how, shop.seconds[name], generator):
+            for _ in range(TRIES):
                 child = at_work(shop, name, count_training_steps)
+                if killed(child, how, shop.seconds[name], generator):
+                    break
+            else:
+                raise RuntimeError(f"{how.name} does not kill {name}")
             yield {"step": name, "how": how.name, **aftermath(shop, name, child)}
 
 

@@ -41,6 +41,7 @@ def program(name, *arguments):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A finished workflow, made by the programs."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
     made = make_project(tmp_path_factory.mktemp("faults") / "project")
     program("kill_steps.py", made.folder, 0, 0, 0)
     return made
