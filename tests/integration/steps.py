@@ -171,7 +171,7 @@ class Workshop:
         status = os.waitpid(self.start(name, prepare), 0)[1]
         if status:
             raise RuntimeError(f"{name}: status {status}\n{Path('steps.log').read_text()[-3000:]}")
-        self.seconds.setdefault(name, time.monotonic() - begun)
+        self.seconds[name] = time.monotonic() - begun
         return self.made(name)
 
     def files(self, name: str) -> list[Path]:
