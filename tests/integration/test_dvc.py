@@ -118,18 +118,6 @@ def test_an_experiment_runs_what_it_concerns_and_is_compared(project):
     assert "BLEU-4" in (project.folder / "dvc_plots" / "index.html").read_text("utf-8")
 
 
-@pytest.mark.long
-def test_an_experiment_in_a_folder_of_its_own_leaves_this_one_alone(project):
-    before = project.writing_times()
-    done = project.run("dvc", "exp", "run", "--temp", "--set-param", "decoding.max_length=4")
-    ran = started(done.stdout)
-    assert "decode" in ran
-    assert not ran & {"prepare_data", "build_vocabulary", "extract_grid", "train_captioner"}
-    assert project.writing_times() == before
-    assert "Data and pipelines are up to date" in project.run("dvc", "repro").stdout
-    assert "decoding.max_length" in project.run("dvc", "exp", "show", "--csv").stdout
-
-
 def cloned(project, folder):
     clone = Project(folder)
     project.run("git", "clone", "--quiet", ".", str(clone.folder))
