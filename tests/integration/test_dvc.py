@@ -69,6 +69,7 @@ def test_nothing_is_left_to_do_after_a_checkout(project, recorded):
     profile = project.folder / "profiles" / "default" / "config.yaml"
     divided = "set-scatter: [extract=2, decode=3, relevance=3, measure=3]\n"
     profile.write_text(profile.read_text("utf-8") + divided)
+    project.snakemake("--touch", "all")  # times of a checkout say nothing of what was made first
     assert project.planned() == {}, "how many jobs make a result is no part of it"
     assert "Nothing to be done" in project.run("snakemake", "all").stdout
 
