@@ -144,7 +144,7 @@ def test_several_explainers_share_one_picture_and_one_page(
     invoke(*arguments, "--out", tmp_path / "three.html")
     page = (tmp_path / "three.html").read_text()
     assert page.count("data-portrait=") == 1
-    assert page.count('"layers":"data:image/webp') == 3
+    assert page.count('"levels":') == 3
 
 
 def test_an_image_without_a_caption_is_named(
