@@ -81,6 +81,14 @@ def test_every_damaged_file_is_found(results, harm):
     assert problems(results) == set()
 
 
+@pytest.mark.parametrize(("written", "instead"), [("1e-05", "1E-05"), ("1e-05", "NaN")])
+def test_a_manifest_that_means_the_same_but_was_changed_is_damaged(results, written, instead):
+    manifest = product(results / "extra", "extra", rate=1e-5) / MANIFEST
+    assert problems(results) == set()
+    manifest.write_text(manifest.read_text().replace(written, instead))
+    assert problems(results) == {"extra"}
+
+
 def test_what_was_made_from_something_else_is_found(results):
     product(results / "features", "features", [("data", results / "data")], layers=4)
     assert problems(results) == {f"runs/gridtd/xe/seed{seed}" for seed in SEEDS}
