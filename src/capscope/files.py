@@ -341,17 +341,23 @@ def _entry_of(path: Path) -> dict[str, Any]:
     return {**_size_of(path), "sha256": _hash_of(path)}
 
 
+def _files_in(folder: Path) -> list[Path]:
+    """Return its files but hidden ones: Snakemake leaves one in every folder that a rule makes."""
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return sorted(file for file in files if not file.name.startswith("."))
+
+
 def _size_of(path: Path) -> dict[str, int]:
     if path.is_file():
         return {"bytes": path.stat().st_size}
-    sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+    sizes = [file.stat().st_size for file in _files_in(path)]
     return {"files": len(sizes), "bytes": sum(sizes)}
 
 
 def _hash_of(path: Path) -> str:
     if path.is_file():
         return sha256_of(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = _files_in(path)
     return digest([[file.relative_to(path).as_posix(), sha256_of(file)] for file in files])
 
 

@@ -290,3 +290,15 @@ def test_two_writers_of_a_file_wait_for_each_other(tmp_path):
     assert order == ["first", "first", "second", "second"]
     assert path.read_text() == "second"
     assert names(tmp_path) == ["a.txt"]
+
+
+def test_what_snakemake_leaves_in_a_folder_is_no_part_of_it(tmp_path):
+    folder = tmp_path / "report"
+    (folder / "tables").mkdir(parents=True)
+    (folder / "tables" / "a.csv").write_text("a\n")
+    write_manifest(folder, "report", params={}, inputs={}, folders=["tables"])
+    (folder / "tables" / ".snakemake_timestamp").touch()
+    read_manifest(folder, "report")
+    (folder / "tables" / "b.csv").touch()
+    with pytest.raises(CapscopeError, match="2 files"):
+        read_manifest(folder, "report")
