@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 export PATH := $(abspath $(BIN)):$(PATH)
 export UV_HTTP_TIMEOUT ?= 300
-# Twenty-odd short jobs import PyTorch: let the first leave its bytecode for the others.
+# A hundred short jobs import PyTorch: let the first leave its bytecode for the others.
 unexport PYTHONDONTWRITEBYTECODE
 
 ALL_TESTS := -n $(CORES) --dist loadfile --no-loadscope-reorder

@@ -142,8 +142,15 @@ def _as_json(value: Any, indent: int | None = 1) -> str:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; errors name the file and the place."""
-    try:
+    with reading_json(path):
         return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def reading_json(path: Path) -> Iterator[None]:
+    """Let what goes wrong in reading a JSON file name the file and the place."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise CapscopeError(f"{path} does not exist") from error
     except OSError as error:

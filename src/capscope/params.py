@@ -55,11 +55,11 @@ def load_params(
             raise CapscopeError(f"{path} holds no parameters (expected a mapping)")
         merged = merge(merged, loaded)
     assigned = _assigned(assignments)
-    validate(merge(merged, assigned))
-    if run is not None:
-        merged["explanations"] = explanations_of(merged, run)
     merged = merge(merged, assigned)
     validate(merged)
+    if run is not None:
+        own = explanations_of(merged, run)
+        merged["explanations"] = merge(own, assigned.get("explanations", {}))
     return in_order(merged)
 
 

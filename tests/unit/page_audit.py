@@ -155,9 +155,7 @@ def log_normal(value: float, p10: float, median: float) -> float:
     """Return the score of a metric: 0.9 at `p10`, 0.5 at the median, of a log-normal curve."""
     if value <= 0:
         return 1.0
-    spread = (
-        math.log(median / p10) / 0.9061938024368232
-    )  # the inverse of erf at 0.8, times sqrt 2 / sqrt 2
+    spread = math.log(median / p10) / 0.9061938024368232  # where erf is 0.8
     return 0.5 * (1 - math.erf(math.log(value / median) / spread))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from capscope.errors import CapscopeError
+from capscope.files import reading_json
 
 _BLANK = re.compile(r"[ \t\n\r]*")
 
@@ -25,14 +26,8 @@ def read_entries(path: Path, key: str) -> Iterator[Any]:
         The file does not exist, is not valid JSON, or has no such list; some members may have been
         yielded before.
     """
-    try:
+    with reading_json(path):
         yield from _Scanner(path.read_text("utf-8")).members(path, key)
-    except FileNotFoundError as error:
-        raise CapscopeError(f"{path} does not exist") from error
-    except OSError as error:
-        raise CapscopeError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
-        raise CapscopeError(f"{path} is not valid JSON: {error}") from error
 
 
 class _Scanner:
